@@ -1,0 +1,230 @@
+//! What the operations take beside their bodies.
+
+use poem_openapi::registry::MetaSchema;
+use uuid::Uuid;
+
+use crate::{
+    contract::Parameter,
+    store::{Expected, MAX_PAGE, TaskStatus},
+    task::TaskId,
+};
+
+impl Parameter for TaskId {
+    fn schema() -> MetaSchema {
+        MetaSchema {
+            description: Some("The task's id."),
+            example: Some("019a7e3c-91d4-7b52-8f4e-2a6c0d1b3e57".into()),
+            ..MetaSchema::new_with_format("string", "uuid")
+        }
+    }
+
+    fn parse(text: &str) -> Result<Self, &'static str> {
+        // Only in the form that the contract means: the parser also knows braces, URNs and no hyphens.
+        match Uuid::try_parse(text) {
+            Ok(id) if text.len() == 36 => Ok(Self(id)),
+            _ => Err("must be a UUID such as `019a7e3c-91d4-7b52-8f4e-2a6c0d1b3e57`"),
+        }
+    }
+}
+
+impl Parameter for TaskStatus {
+    fn schema() -> MetaSchema {
+        MetaSchema {
+            description: Some("Which tasks: all of them, those still to be done, or those done."),
+            enum_items: vec!["all".into(), "pending".into(), "completed".into()],
+            default: Some("all".into()),
+            ..MetaSchema::new("string")
+        }
+    }
+
+    fn parse(text: &str) -> Result<Self, &'static str> {
+        match text {
+            "all" => Ok(Self::All),
+            "pending" => Ok(Self::Pending),
+            "completed" => Ok(Self::Completed),
+            _ => Err("must be `all`, `pending` or `completed`"),
+        }
+    }
+}
+
+/// How many tasks a page has at most.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limit(pub(super) u16);
+
+impl Default for Limit {
+    fn default() -> Self {
+        Self(MAX_PAGE)
+    }
+}
+
+impl Parameter for Limit {
+    fn schema() -> MetaSchema {
+        MetaSchema {
+            description: Some("How many tasks the page has at most."),
+            minimum: Some(1.0),
+            maximum: Some(MAX_PAGE.into()),
+            default: Some(MAX_PAGE.into()),
+            example: Some(50.into()),
+            ..MetaSchema::new_with_format("integer", "int32")
+        }
+    }
+
+    fn parse(text: &str) -> Result<Self, &'static str> {
+        // The standard parser also takes a plus sign.
+        match text.parse() {
+            Ok(limit @ 1..=MAX_PAGE) if text.bytes().all(|byte| byte.is_ascii_digit()) => Ok(Self(limit)),
+            _ => Err("must be a whole number from 1 to 1000"),
+        }
+    }
+}
+
+/// Where a page starts: after the last task of the page before.
+///
+/// It holds no more than that task's id, and means nothing without an owner: the cursor of another user is a place in
+/// one's own list.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Cursor(TaskId);
+
+impl Cursor {
+    pub(super) fn at(last: TaskId) -> Self {
+        Self(last)
+    }
+
+    pub(super) fn after(self) -> TaskId {
+        self.0
+    }
+}
+
+impl std::fmt::Display for Cursor {
+    fn fmt(&self, to: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.0.simple().fmt(to)
+    }
+}
+
+impl Parameter for Cursor {
+    fn schema() -> MetaSchema {
+        MetaSchema {
+            description: Some("Where the page starts: the `Next-Cursor` of the page before. It has no other meaning."),
+            example: Some("019a7e3c91d47b528f4e2a6c0d1b3e57".into()),
+            pattern: Some("^[0-9a-f]{32}$".to_owned()),
+            ..MetaSchema::new("string")
+        }
+    }
+
+    fn parse(text: &str) -> Result<Self, &'static str> {
+        match Uuid::try_parse(text) {
+            Ok(id) if text.len() == 32 && !text.contains(|c: char| c.is_ascii_uppercase()) => Ok(Self(TaskId(id))),
+            _ => Err("must be the `Next-Cursor` of an earlier answer"),
+        }
+    }
+}
+
+/// The entity tags of a conditional request (RFC 9110, section 13.1).
+#[derive(Debug)]
+pub(super) enum EntityTags {
+    /// `*`: whatever the tag is.
+    Any,
+    /// One of these. A version stands for the tag that is this number in quotes; other tags are no task's.
+    OneOf(Vec<Tag>),
+}
+
+#[derive(Debug)]
+pub(super) struct Tag {
+    weak: bool,
+    version: Option<i32>,
+}
+
+impl EntityTags {
+    /// What `If-Match` asks for: strong comparison, so that a weak tag never matches.
+    pub(super) fn expected(if_match: Option<Self>) -> Expected {
+        match if_match {
+            None | Some(Self::Any) => Expected::Any,
+            Some(Self::OneOf(tags)) => {
+                Expected::OneOf(tags.into_iter().filter(|tag| !tag.weak).filter_map(|tag| tag.version).collect())
+            }
+        }
+    }
+
+    /// What `If-None-Match` asks for: weak comparison.
+    pub(super) fn holds(&self, version: i32) -> bool {
+        match self {
+            Self::Any => true,
+            Self::OneOf(tags) => tags.iter().any(|tag| tag.version == Some(version)),
+        }
+    }
+}
+
+impl Parameter for EntityTags {
+    fn schema() -> MetaSchema {
+        MetaSchema { example: Some("\"3\"".into()), ..MetaSchema::new("string") }
+    }
+
+    fn parse(text: &str) -> Result<Self, &'static str> {
+        if text.trim() == "*" {
+            return Ok(Self::Any);
+        }
+        let mut tags = Vec::new();
+        let mut rest = text;
+        loop {
+            // A list may have empty elements (RFC 9110, section 5.6.1.2).
+            rest = rest.trim_start_matches([',', ' ', '\t']);
+            if rest.is_empty() && !tags.is_empty() {
+                return Ok(Self::OneOf(tags));
+            }
+            let (tag, after) = tag(rest).ok_or("must be `*` or a list of entity tags such as `\"3\"`")?;
+            tags.push(tag);
+            rest = after.trim_start_matches([' ', '\t']);
+            if !rest.is_empty() && !rest.starts_with(',') {
+                return Err("must have commas between the entity tags");
+            }
+        }
+    }
+}
+
+/// The entity tag at the start of `text`, and what follows it.
+fn tag(text: &str) -> Option<(Tag, &str)> {
+    let (weak, quoted) = match text.strip_prefix("W/") {
+        Some(quoted) => (true, quoted),
+        None => (false, text),
+    };
+    let (opaque, after) = quoted.strip_prefix('"')?.split_once('"')?;
+    // `"3"` is a version's tag, `"03"` is none.
+    let version = opaque.parse().ok().filter(|version: &i32| version.to_string() == opaque);
+    Some((Tag { weak, version }, after))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn expected(text: &str) -> Result<Expected, &'static str> {
+        EntityTags::parse(text).map(|tags| EntityTags::expected(Some(tags)))
+    }
+
+    #[test]
+    fn a_list_of_tags_is_read_whole() {
+        assert_eq!(expected(r#""1""#), Ok(Expected::OneOf(vec![1])));
+        assert_eq!(expected(r#" "1" ,, "22","#), Ok(Expected::OneOf(vec![1, 22])));
+        assert_eq!(expected(r#""a,b", "2""#), Ok(Expected::OneOf(vec![2])));
+        assert_eq!(expected(" * "), Ok(Expected::Any));
+    }
+
+    #[test]
+    fn what_is_no_list_of_tags_is_refused() {
+        for text in ["", ",", "1", "\"1", "\"1\" \"2\"", "*, \"1\"", "w/\"1\"", "W/1"] {
+            assert!(expected(text).is_err(), "{text:?} was taken");
+        }
+    }
+
+    #[test]
+    fn a_tag_that_only_resembles_a_version_is_none() {
+        for text in [r#""01""#, r#""+1""#, r#"" 1""#, r#""1.0""#, r#"W/"1""#, r#""99999999999""#] {
+            assert_eq!(expected(text), Ok(Expected::OneOf(vec![])), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_weak_tag_is_good_enough_for_reading() {
+        assert!(EntityTags::parse(r#""7", W/"1""#).is_ok_and(|tags| tags.holds(1) && tags.holds(7) && !tags.holds(2)));
+    }
+}

@@ -1,0 +1,33 @@
+//! Who the caller is.
+//!
+//! Tokens come from elsewhere (Better Auth). [`token::Verifier`] believes or refuses them, and it alone makes an
+//! [`Owner`]: the value without which the store gives out nothing. Nothing else can make one.
+//!
+//! ```
+//! // An owner can be named and handed on …
+//! fn greet(owner: &taskpact::auth::Owner) -> String {
+//!     format!("Hello {}", owner.id())
+//! }
+//! ```
+//!
+//! ```compile_fail,E0423
+//! // … but not made,
+//! let forged = taskpact::auth::Owner("somebody else".to_owned());
+//! ```
+//!
+//! ```compile_fail,E0277
+//! // converted from what the caller wrote,
+//! let forged: taskpact::auth::Owner = "somebody else".to_owned().into();
+//! ```
+//!
+//! ```compile_fail,E0277
+//! // or read from a request.
+//! let forged: taskpact::auth::Owner = serde_json::from_str(r#""somebody else""#).unwrap();
+//! ```
+
+pub mod development;
+pub mod owner;
+pub mod token;
+
+pub use owner::Owner;
+pub use token::Verifier;

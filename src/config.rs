@@ -1,0 +1,574 @@
+//! Every setting: its unit, its range, its default, and where its value came from.
+//!
+//! Later sources win: the defaults below, `taskpact.toml` (or the file that `TASKPACT_CONFIG` names), `.env`, the
+//! environment. In the environment a setting is spelt `TASKPACT_` and its path with `__` between the levels, such as
+//! `TASKPACT_SERVER__PORT`; [`ALIASES`] lists the names that people already have. A variable without a value is no
+//! setting. A key that nobody knows is an error: a misspelt setting must not be a silent default.
+//!
+//! No error and no output of this module shows a secret's value.
+
+use std::{
+    fmt, fs,
+    net::IpAddr,
+    path::{Path, PathBuf},
+};
+
+use figment::{
+    Figment, Metadata, Profile, Provider,
+    error::Kind,
+    providers::{Format, Serialized, Toml},
+    value::{Dict, Map, Value},
+};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use url::Url;
+
+/// The file that is read when `TASKPACT_CONFIG` names no other.
+const FILE: &str = "taskpact.toml";
+const PREFIX: &str = "TASKPACT_";
+/// Better Auth signs with this constant when it was given no secret: everybody knows it.
+const BETTER_AUTH_DEFAULT_SECRET: &str = "better-auth-secret-12345678901234567890";
+const MIN_SECRET_BYTES: usize = 32;
+
+/// The environment variables that other tools set, and the settings that they mean here.
+const ALIASES: [(&str, &str); 4] = [
+    ("HOST", "server.host"),
+    ("PORT", "server.port"),
+    ("DATABASE_URL", "database.url"),
+    ("BETTER_AUTH_SECRET", "auth.secret"),
+];
+
+/// Everything that can be set.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The listener and the bounds of a request.
+    pub server: Server,
+    /// Where the tasks are kept.
+    pub database: Database,
+    /// Whose tokens are believed.
+    pub auth: Auth,
+    /// Which web pages may call.
+    pub cors: Cors,
+    /// What is told to the operator.
+    pub log: Log,
+}
+
+/// The listener and the bounds of a request.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Server {
+    /// The address to listen on, an IP address or a name. Default: `127.0.0.1`, which only this machine can reach.
+    pub host: String,
+    /// The TCP port to listen on, 0 to 65,535. Default: 8080. With 0 the system picks a free one.
+    pub port: Whole<0, 65_535>,
+    /// How long a request may take before it is answered 503, in milliseconds. 10 to 600,000, default 15,000.
+    /// Keep it below the proxy's time-out.
+    pub request_timeout_ms: Whole<10, 600_000>,
+    /// How long a stopping server waits for the requests in flight, in seconds. 0 to 3,600, default 20. Keep it below
+    /// the time that your supervisor waits before it kills.
+    pub shutdown_timeout_secs: Whole<0, 3_600>,
+    /// How many connections are served at once; further ones wait to be accepted. 1 to 100,000, default 1,000.
+    /// Every connection is an open file: raise `ulimit -n` with it.
+    pub max_connections: Whole<1, 100_000>,
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Self {
+            host: "127.0.0.1".to_owned(),
+            port: Whole(8080),
+            request_timeout_ms: Whole(15_000),
+            shutdown_timeout_secs: Whole(20),
+            max_connections: Whole(1_000),
+        }
+    }
+}
+
+impl Server {
+    /// Whether nobody but this machine can reach the address.
+    #[must_use]
+    pub fn is_loopback(&self) -> bool {
+        self.host == "localhost" || self.host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+    }
+}
+
+/// Where the tasks are kept.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Database {
+    /// `sqlite://path/to/file.db`, or `postgres://user:password@host/name` with `?sslmode=verify-full` for a server that
+    /// is reached over a network. Default: `sqlite://data/taskpact.db`. A missing SQLite file is made.
+    pub url: DatabaseUrl,
+    /// How many connections are open at most, 1 to 1,000, default 10. On SQLite these are readers; one more writes.
+    pub max_connections: Whole<1, 1_000>,
+    /// How long a request waits for a free connection before it is answered 503, in milliseconds. 10 to 60,000, default
+    /// 3,000. Keep it below `server.request_timeout_ms`.
+    pub acquire_timeout_ms: Whole<10, 60_000>,
+    /// Whether pending migrations are applied when the server starts. Default: true.
+    pub migrate: bool,
+}
+
+impl Default for Database {
+    fn default() -> Self {
+        Self {
+            url: DatabaseUrl("sqlite://data/taskpact.db".to_owned()),
+            max_connections: Whole(10),
+            acquire_timeout_ms: Whole(3_000),
+            migrate: true,
+        }
+    }
+}
+
+/// Whose tokens are believed.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Auth {
+    /// The secret that the issuer signs its tokens with (HS256): Better Auth's own, as it is, at least 32 bytes. Without
+    /// it the server runs in development mode, or not at all.
+    pub secret: Option<Secret>,
+    /// How far the issuer's clock may be off, in seconds. 0 to 60, default 30.
+    pub leeway_secs: Whole<0, 60>,
+    /// Where a server without a secret may run in development mode, with a random secret of its own. Default: on a
+    /// loopback address only.
+    pub development: Development,
+}
+
+impl Default for Auth {
+    fn default() -> Self {
+        Self { secret: None, leeway_secs: Whole(30), development: Development::Loopback }
+    }
+}
+
+/// Where a server without a secret may run in development mode.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Development {
+    /// On an address that only this machine can reach.
+    Loopback,
+    /// On every address: for a container whose port is published to the own machine only.
+    Anywhere,
+    /// Nowhere: without a secret the server does not start.
+    Never,
+}
+
+/// Which web pages may call.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cors {
+    /// The origins whose pages may call, such as `https://app.example.com`: scheme, host and port, no path. Default:
+    /// `http://localhost:3000`. In the environment: separated by commas.
+    pub allowed_origins: Vec<Origin>,
+}
+
+impl Default for Cors {
+    fn default() -> Self {
+        Self { allowed_origins: vec![Origin("http://localhost:3000".to_owned())] }
+    }
+}
+
+/// What is told to the operator, on standard error.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Log {
+    /// `text` for people, `json` for machines: one object a line. Default: `text`.
+    pub format: LogFormat,
+    /// What is logged: a level (`error`, `warn`, `info`, `debug`, `trace`), or levels by module such as
+    /// `warn,taskpact=debug`. Default: `info`.
+    pub filter: String,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { format: LogFormat::Text, filter: "info".to_owned() }
+    }
+}
+
+/// The form of a log line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// For machines.
+    Json,
+}
+
+/// A whole number within bounds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub struct Whole<const MIN: u64, const MAX: u64>(u64);
+
+impl<const MIN: u64, const MAX: u64> Whole<MIN, MAX> {
+    /// The number.
+    #[must_use]
+    pub fn get<T: TryFrom<u64>>(self) -> T
+    where
+        T::Error: fmt::Debug,
+    {
+        T::try_from(self.0).expect("the bounds of a setting fit the type that it is used as")
+    }
+}
+
+impl<'de, const MIN: u64, const MAX: u64> Deserialize<'de> for Whole<MIN, MAX> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Visitor<const MIN: u64, const MAX: u64>;
+        impl<const MIN: u64, const MAX: u64> de::Visitor<'_> for Visitor<MIN, MAX> {
+            type Value = Whole<MIN, MAX>;
+            fn expecting(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(to, "a whole number from {MIN} to {MAX}")
+            }
+            fn visit_u64<E: de::Error>(self, number: u64) -> Result<Self::Value, E> {
+                if (MIN..=MAX).contains(&number) {
+                    Ok(Whole(number))
+                } else {
+                    Err(E::invalid_value(de::Unexpected::Unsigned(number), &self))
+                }
+            }
+            fn visit_i64<E: de::Error>(self, number: i64) -> Result<Self::Value, E> {
+                u64::try_from(number)
+                    .map_err(|_| E::invalid_value(de::Unexpected::Signed(number), &self))
+                    .and_then(|number| self.visit_u64(number))
+            }
+        }
+        from.deserialize_any(Visitor)
+    }
+}
+
+/// Text that must not be shown: it prints as `(hidden)`.
+#[derive(Clone, Deserialize)]
+#[serde(transparent)]
+pub struct Secret(String);
+
+impl Secret {
+    /// The text itself. Whoever calls this sees to it that it goes nowhere else.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<String> for Secret {
+    fn from(text: String) -> Self {
+        Self(text)
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        to.write_str("(hidden)")
+    }
+}
+
+impl Serialize for Secret {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str("(hidden)")
+    }
+}
+
+/// A database's address. It may hold a password, which is not printed.
+#[derive(Clone)]
+pub struct DatabaseUrl(String);
+
+impl DatabaseUrl {
+    /// The address with its password. Whoever calls this sees to it that it goes nowhere else.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether this is a SQLite file rather than a PostgreSQL server.
+    #[must_use]
+    pub fn is_sqlite(&self) -> bool {
+        self.0.starts_with("sqlite:")
+    }
+
+    fn hidden(&self) -> String {
+        let Ok(mut url) = Url::parse(&self.0) else { return "(hidden)".to_owned() };
+        if url.password().is_some() {
+            // It fails for an address without a host only, and that has no password.
+            let _ = url.set_password(Some("hidden"));
+        }
+        if url.query().is_some() {
+            let shown: Vec<(String, String)> = url
+                .query_pairs()
+                .map(|(name, value)| {
+                    let value = if name.contains("password") { "hidden".into() } else { value };
+                    (name.into_owned(), value.into_owned())
+                })
+                .collect();
+            url.query_pairs_mut().clear().extend_pairs(shown);
+        }
+        url.into()
+    }
+}
+
+impl fmt::Debug for DatabaseUrl {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        to.write_str(&self.hidden())
+    }
+}
+
+impl Serialize for DatabaseUrl {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(&self.hidden())
+    }
+}
+
+impl<'de> Deserialize<'de> for DatabaseUrl {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(from)?;
+        match Url::parse(&text) {
+            Ok(url) if ["sqlite", "postgres", "postgresql"].contains(&url.scheme()) => Ok(Self(text)),
+            Ok(url) if url.scheme().contains('+') => {
+                Err(de::Error::custom("leave out the driver: write `postgresql://…`, not `postgresql+driver://…`"))
+            }
+            _ => Err(de::Error::custom(
+                "expected `sqlite://path/to/file.db` or `postgres://user:password@host/name`, with every special \
+                 character of the password written as %XX",
+            )),
+        }
+    }
+}
+
+/// The origin of a web page, as a browser sends it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub struct Origin(String);
+
+impl Origin {
+    /// The origin, as a browser sends it.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl<'de> Deserialize<'de> for Origin {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(from)?;
+        match Url::parse(&text) {
+            // What a browser sends is the canonical form: anything else would never match.
+            Ok(url) if url.origin().is_tuple() && url.origin().ascii_serialization() == text => Ok(Self(text)),
+            Ok(url) if url.origin().is_tuple() => {
+                Err(de::Error::custom(format!("write the origin as `{}`", url.origin().ascii_serialization())))
+            }
+            _ => Err(de::Error::custom("expected an origin such as `https://app.example.com`")),
+        }
+    }
+}
+
+/// A setting that can't be used, in a sentence that says which, from where, and what to do.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Unusable(pub String);
+
+/// The settings in force, and where each came from.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The settings.
+    pub config: Config,
+    sources: Figment,
+}
+
+impl Loaded {
+    /// Reads the settings of this process: the working directory's files and the environment.
+    ///
+    /// # Errors
+    /// A file can't be read, a key is unknown, or a value is out of its range.
+    pub fn of_this_process() -> Result<Self, Unusable> {
+        let environment = std::env::vars_os().filter_map(|(name, value)| {
+            // A name or a value that is not Unicode can't be one of ours.
+            Some((name.into_string().ok()?, value.into_string().ok()?))
+        });
+        Self::from(Path::new("."), environment)
+    }
+
+    /// Reads the settings of a process that would run in `directory` with the variables of `environment`.
+    ///
+    /// # Errors
+    /// A file can't be read, a key is unknown, or a value is out of its range.
+    pub fn from(directory: &Path, environment: impl IntoIterator<Item = (String, String)>) -> Result<Self, Unusable> {
+        let mut variables = dot_env(&directory.join(".env"))?;
+        variables.extend(environment.into_iter().map(|(name, value)| (name, value, "environment variable")));
+        variables.retain(|(_, value, _)| !value.is_empty());
+
+        let defaults = Figment::from(Serialized::defaults(Config::default()));
+        let mut sources = match variables.iter().rfind(|(name, ..)| name == "TASKPACT_CONFIG") {
+            Some((_, file, _)) => with_file(defaults, &directory.join(file), true)?,
+            None => with_file(defaults, &directory.join(FILE), false)?,
+        };
+        // Twice over the variables: a name of our own beats one that other tools share.
+        let defaults = sources.clone();
+        for (name, value, place) in &variables {
+            if let Some((_, key)) = ALIASES.iter().find(|(alias, _)| alias == name) {
+                sources = sources.merge(Variable::new(name, place, key, value, &defaults));
+            }
+        }
+        for (name, value, place) in &variables {
+            if let Some(key) = key_of(name, value)? {
+                sources = sources.merge(Variable::new(name, place, &key, value, &defaults));
+            }
+        }
+
+        let config: Config = sources.extract().map_err(|error| Unusable(explain(error)))?;
+        let loaded = Self { config, sources };
+        loaded.check_secret()?;
+        Ok(loaded)
+    }
+
+    /// The settings in force, one a line, each with its source. It is TOML; secrets are hidden.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        use fmt::Write;
+
+        let mut out = String::new();
+        let tables = serde_json::to_value(&self.config).expect("settings are plain data");
+        for (table, settings) in tables.as_object().into_iter().flatten() {
+            let _ = writeln!(out, "{}[{table}]", if out.is_empty() { "" } else { "\n" });
+            for (name, value) in settings.as_object().into_iter().flatten() {
+                let source = self.source(&format!("{table}.{name}"));
+                let _ = match value {
+                    serde_json::Value::Null => writeln!(out, "# {name} is not set"),
+                    value => writeln!(out, "{name} = {value}  # {source}"),
+                };
+            }
+        }
+        out
+    }
+
+    /// Where the value of `key` came from, in words.
+    fn source(&self, key: &str) -> String {
+        self.sources.find_metadata(key).map_or_else(|| "default".to_owned(), place)
+    }
+
+    fn check_secret(&self) -> Result<(), Unusable> {
+        let Some(secret) = &self.config.auth.secret else { return Ok(()) };
+        let advice = "use the issuer's BETTER_AUTH_SECRET, made for example by `openssl rand -base64 32`";
+        let source = self.source("auth.secret");
+        if secret.expose() == BETTER_AUTH_DEFAULT_SECRET {
+            return Err(Unusable(format!(
+                "`auth.secret` ({source}) is the constant that Better Auth falls back to, which everybody knows: {advice}"
+            )));
+        }
+        if secret.expose().len() < MIN_SECRET_BYTES {
+            return Err(Unusable(format!(
+                "`auth.secret` ({source}) is shorter than {MIN_SECRET_BYTES} bytes and could be guessed: {advice}"
+            )));
+        }
+        Ok(())
+    }
+}
+
+/// The variables of a `.env` file, if there is one.
+fn dot_env(file: &Path) -> Result<Vec<(String, String, &'static str)>, Unusable> {
+    if !file.is_file() {
+        return Ok(Vec::new());
+    }
+    // dotenvy's errors quote the line, which may hold a secret.
+    let unreadable = |_| Unusable(format!("{} is not a list of NAME=value lines", file.display()));
+    dotenvy::from_path_iter(file)
+        .map_err(unreadable)?
+        .map(|line| line.map(|(name, value)| (name, value, ".env file's")).map_err(unreadable))
+        .collect()
+}
+
+fn with_file(settings: Figment, file: &Path, required: bool) -> Result<Figment, Unusable> {
+    match fs::metadata(file) {
+        Ok(_) => Ok(settings.merge(Toml::file_exact(file))),
+        Err(_) if !required => Ok(settings),
+        Err(error) => Err(Unusable(format!("{}, which TASKPACT_CONFIG names, can't be read: {error}", file.display()))),
+    }
+}
+
+/// The setting that the variable `name` means, if it means one.
+fn key_of(name: &str, value: &str) -> Result<Option<String>, Unusable> {
+    let Some(path) = name.strip_prefix(PREFIX) else { return Ok(None) };
+    if path == "CONFIG" || set_by_kubernetes(path, value) {
+        return Ok(None);
+    }
+    if !path.contains("__") {
+        return Err(Unusable(format!(
+            "the environment variable {name} is no setting: write two underscores between the levels, as in \
+             {PREFIX}SERVER__PORT"
+        )));
+    }
+    Ok(Some(path.to_lowercase().replace("__", ".")))
+}
+
+/// Whether Kubernetes put the variable there: it does so for every service, also for one that is called `taskpact`.
+fn set_by_kubernetes(path: &str, value: &str) -> bool {
+    path.starts_with("SERVICE_") || path.starts_with("PORT_") || path == "PORT" && value.contains("://")
+}
+
+/// One environment variable as a source of its own, so that an error can name it.
+struct Variable {
+    name: String,
+    data: Dict,
+}
+
+impl Variable {
+    fn new(name: &str, place: &str, key: &str, text: &str, defaults: &Figment) -> Self {
+        // The default tells what the text means: `12345678` is a number for a port and text for a secret.
+        let value = match defaults.find_value(key) {
+            Ok(Value::Array(..)) => text.split(',').map(str::trim).collect::<Vec<_>>().into(),
+            Ok(Value::Num(..)) => text.parse::<u64>().map_or_else(|_| Value::from(text), Value::from),
+            Ok(Value::Bool(..)) => text.parse::<bool>().map_or_else(|_| Value::from(text), Value::from),
+            _ => Value::from(text),
+        };
+        let Value::Dict(_, data) = figment::util::nest(key, value) else {
+            unreachable!("a key has at least one level")
+        };
+        Self { name: format!("{place} {name}"), data }
+    }
+}
+
+impl Provider for Variable {
+    fn metadata(&self) -> Metadata {
+        Metadata::named(self.name.clone())
+    }
+
+    fn data(&self) -> Result<Map<Profile, Dict>, figment::Error> {
+        Ok(Profile::Default.collect(self.data.clone()))
+    }
+}
+
+/// Says what is wrong with the settings, each problem on a line, without the value: it may be a secret.
+fn explain(error: figment::Error) -> String {
+    let lines: Vec<String> = error
+        .into_iter()
+        .map(|error| {
+            let from = error.metadata.as_ref().map(|from| format!(" ({})", place(from))).unwrap_or_default();
+            let key = error.path.join(".");
+            match error.kind {
+                Kind::UnknownField(_, known) => {
+                    format!("there is no setting `{key}`{from}; known here: {}", known.join(", "))
+                }
+                Kind::InvalidType(_, expected) | Kind::InvalidValue(_, expected) => {
+                    format!("`{key}`{from}: expected {expected}")
+                }
+                Kind::UnknownVariant(_, known) => format!("`{key}`{from}: expected one of {}", known.join(", ")),
+                Kind::MissingField(name) => format!("`{name}` is missing{from}"),
+                // A file that is no TOML: the message quotes the line, which may hold a secret.
+                Kind::Message(what) if key.is_empty() => {
+                    let words = what.lines().filter(|line| !line.contains('|') && !line.is_empty());
+                    format!("{}{from}", words.collect::<Vec<_>>().join(": "))
+                }
+                Kind::Message(what) => format!("`{key}`{from}: {what}"),
+                other => format!("`{key}`{from}: {other}"),
+            }
+        })
+        .collect();
+    lines.join("\n")
+}
+
+fn place(from: &Metadata) -> String {
+    match &from.source {
+        Some(figment::Source::File(file)) => shorten(file).display().to_string(),
+        _ if from.name.starts_with("taskpact::config") => "default".to_owned(),
+        _ => from.name.to_string(),
+    }
+}
+
+fn shorten(file: &Path) -> PathBuf {
+    file.strip_prefix(".").unwrap_or(file).to_owned()
+}

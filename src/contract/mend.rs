@@ -1,0 +1,167 @@
+//! The one pass over poem-openapi's document: what it can't say, and what it says wrongly.
+//!
+//! Each step has its reason beside it. Nothing else changes the document.
+
+use std::collections::BTreeSet;
+
+use poem::http::StatusCode;
+use serde_json::{Map, Value, json};
+
+/// The version of OpenAPI: the last of those that every generator reads.
+const OPENAPI: &str = "3.0.3";
+
+/// Mends the document in place.
+pub(super) fn mend(document: &mut Value) {
+    document["openapi"] = OPENAPI.into();
+    everywhere(document, &mut tidy);
+
+    let bodies = body_schemas(document);
+    let replies = reachable(document, |operation| operation["responses"].clone());
+    for (name, schema) in objects(&mut document["components"]["schemas"]) {
+        // poem-openapi names each schema a second time within itself.
+        schema.remove("title");
+        if bodies.contains(name) {
+            // It enforces `deny_unknown_fields`, but does not publish it.
+            schema.insert("additionalProperties".to_owned(), false.into());
+        }
+        if replies.contains(name) {
+            // It has no word for "always present, sometimes null", which is what serde writes.
+            let names = schema["properties"].as_object().into_iter().flatten().map(|(name, _)| name.clone().into());
+            schema.insert("required".to_owned(), Value::Array(names.collect()));
+        }
+    }
+    // "At least one field" is not expressible either.
+    document["components"]["schemas"]["TaskUpdate"]["minProperties"] = 1.into();
+
+    let mut parameters = Map::new();
+    let mut responses = Map::new();
+    for (_, methods) in objects(&mut document["paths"]) {
+        for (_, operation) in methods.iter_mut() {
+            for parameter in operation.get_mut("parameters").and_then(Value::as_array_mut).into_iter().flatten() {
+                describe(parameter);
+                // What stands in the path or in a header means the same wherever it stands.
+                if parameter["in"] != "query" {
+                    let name = parameter["name"].as_str().unwrap_or_default().to_owned();
+                    share(parameter, "parameters", name, &mut parameters);
+                }
+            }
+            for (status, response) in operation["responses"].as_object_mut().into_iter().flatten() {
+                // The edge of the server adds it to every answer, beyond the operations' types.
+                response["headers"]["X-Request-Id"] = json!({"$ref": "#/components/headers/X-Request-Id"});
+                // A refusal is the same for every operation that knows it.
+                let status = status.parse().ok().and_then(|status| StatusCode::from_u16(status).ok());
+                if let Some(status) = status.filter(|status| status.is_client_error() || status.is_server_error()) {
+                    let name = status.canonical_reason().unwrap_or_else(|| status.as_str()).replace(' ', "");
+                    share(response, "responses", name, &mut responses);
+                }
+            }
+        }
+    }
+    document["components"]["parameters"] = parameters.into();
+    document["components"]["responses"] = responses.into();
+    document["components"]["headers"]["X-Request-Id"] = json!({
+        "description": "The id of the request: the caller's own if it sent a sane one, else a new one.",
+        "required": true,
+        "schema": {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,128}$"},
+        "example": "019a7e3c-91d4-7b52-8f4e-2a6c0d1b3e57",
+    });
+}
+
+/// Removes what only repeats a default, writes bounds as the whole numbers that they are, and joins the lines of a
+/// paragraph, which are broken where a comment in the source is.
+fn tidy(object: &mut Map<String, Value>) {
+    // Not within `properties`, where these could be the names of fields: there they hold schemas, which are no booleans.
+    for (keyword, default) in [("deprecated", false), ("explode", true)] {
+        if object.get(keyword) == Some(&default.into()) {
+            object.remove(keyword);
+        }
+    }
+    if let Some(Value::String(text)) = object.get_mut("description") {
+        *text = text.split("\n\n").map(|paragraph| paragraph.replace('\n', " ")).collect::<Vec<_>>().join("\n\n");
+    }
+    for bound in ["minimum", "maximum", "multipleOf"] {
+        if let Some(whole) = object.get(bound).and_then(Value::as_f64).filter(|number| number.fract() == 0.0) {
+            #[expect(clippy::cast_possible_truncation, reason = "it is whole, and bounds are small")]
+            object.insert(bound.to_owned(), (whole as i64).into());
+        }
+    }
+}
+
+/// Lifts what a parameter's type says of itself to the parameter, where readers and generators look for it.
+fn describe(parameter: &mut Value) {
+    for keyword in ["description", "example"] {
+        let said = parameter["schema"].as_object_mut().and_then(|schema| schema.shift_remove(keyword));
+        if let (Some(said), true) = (said, parameter[keyword].is_null()) {
+            parameter[keyword] = said;
+        }
+    }
+    if let Some(parameter) = parameter.as_object_mut() {
+        parameter.retain(|_, value| !value.is_null());
+    }
+}
+
+/// Keeps `part` once, among the components of `kind`, and refers to it.
+fn share(part: &mut Value, kind: &str, name: String, shared: &mut Map<String, Value>) {
+    let reference = json!({"$ref": format!("#/components/{kind}/{name}")});
+    let part = std::mem::replace(part, reference);
+    let first = shared.entry(name).or_insert_with(|| part.clone());
+    assert_eq!(*first, part, "two operations describe differently what they share");
+}
+
+/// The names of the schemas that request bodies must match.
+pub(super) fn body_schemas(document: &Value) -> BTreeSet<String> {
+    reachable(document, |operation| operation["requestBody"].clone())
+}
+
+/// The names of the schemas that `part` of any operation refers to, directly or through others.
+fn reachable(document: &Value, part: impl Fn(&Value) -> Value) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    let operations = document["paths"]
+        .as_object()
+        .into_iter()
+        .flatten()
+        .flat_map(|(_, methods)| methods.as_object().into_iter().flatten().map(|(_, operation)| operation));
+    let mut open: Vec<Value> = operations.map(part).collect();
+    while let Some(mut value) = open.pop() {
+        everywhere(&mut value, &mut |object| {
+            let target = object.get("$ref").and_then(Value::as_str);
+            if let Some(name) = target.and_then(|target| target.strip_prefix("#/components/schemas/"))
+                && found.insert(name.to_owned())
+            {
+                open.push(document["components"]["schemas"][name].clone());
+            }
+        });
+    }
+    found
+}
+
+/// Rewrites an OpenAPI 3.0 schema into the JSON Schema that it means: there, null is a type.
+pub(super) fn to_json_schema(schema: &mut Value) {
+    everywhere(schema, &mut |object| {
+        if object.get("nullable") == Some(&true.into()) {
+            object.remove("nullable");
+            if let Some(kind) = object.get("type").cloned() {
+                object.insert("type".to_owned(), json!([kind, "null"]));
+            }
+        }
+    });
+}
+
+fn everywhere(value: &mut Value, act: &mut impl FnMut(&mut Map<String, Value>)) {
+    match value {
+        Value::Object(object) => {
+            act(object);
+            object.values_mut().for_each(|value| everywhere(value, act));
+        }
+        Value::Array(values) => values.iter_mut().for_each(|value| everywhere(value, act)),
+        _ => {}
+    }
+}
+
+fn objects(value: &mut Value) -> impl Iterator<Item = (&String, &mut Map<String, Value>)> {
+    value
+        .as_object_mut()
+        .into_iter()
+        .flatten()
+        .filter_map(|(name, value)| value.as_object_mut().map(|object| (name, object)))
+}

@@ -1,0 +1,256 @@
+//! The contract: built once from the typed operations, mended in one pass, and used everywhere.
+//!
+//! The same document is what `/openapi.json`, `/openapi.yaml`, `/docs` and `taskpact spec` give out, what request bodies
+//! are validated against, what tells which operation a request means, and what `cargo test` compares with
+//! `api-spec.yaml`. There must never be a second one.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    marker::PhantomData,
+    sync::LazyLock,
+};
+
+use bytes::Bytes;
+use jsonschema::{PatternOptions, Validator};
+use poem::{endpoint::BoxEndpoint, http::Method};
+use poem_openapi::{
+    LicenseObject, OpenApi, OpenApiService, ServerObject,
+    registry::{MetaApi, MetaHeader, MetaSchema, MetaSchemaRef, Registry},
+};
+use serde_json::{Value, json};
+
+use crate::api;
+
+mod body;
+mod mend;
+mod parameter;
+mod publish;
+
+pub use body::{Body, MAX_BODY_BYTES, OptionalBody};
+pub(crate) use parameter::pairs;
+pub use parameter::{Header, Parameter, Path, Query};
+pub use publish::routes;
+
+const DESCRIPTION: &str = "\
+Tasks for many users: each user reads and changes its own, and nobody else's.
+
+**Tokens.** Every operation on tasks takes a bearer token (JWT). `user_id` in the path is the token's subject (`sub`), \
+byte by byte.
+
+**Errors.** Every answer that is not 2xx or 304 is `application/problem+json` (RFC 9457). The `type` is a path at which \
+the server explains the problem; the `detail` can be shown to a person.
+
+**Requests.** Every answer has an `X-Request-Id`, by which the operator finds the request in the log. Send your own \
+in the header `X-Request-Id` (up to 128 letters, digits, `.`, `_` and `-`) and it is kept. HEAD is answered wherever GET \
+is. Unknown query parameters are ignored, unknown fields in a body are refused.";
+
+/// The contract, ready to be published and enforced.
+#[derive(Debug)]
+pub struct Contract {
+    /// The document as JSON, indented.
+    pub json: Bytes,
+    /// The document as YAML: the content of `api-spec.yaml`.
+    pub yaml: Bytes,
+    docs: Bytes,
+    operations: Vec<Operation>,
+    bodies: HashMap<String, Validator>,
+}
+
+/// One operation, as far as serving it needs to know.
+#[derive(Debug)]
+pub struct Operation {
+    /// Its published name.
+    pub id: String,
+    /// Its method.
+    pub method: Method,
+    template: String,
+    statuses: BTreeSet<u16>,
+}
+
+impl Operation {
+    /// Whether the contract says that this operation may answer with `status`.
+    #[must_use]
+    pub fn may_answer(&self, status: u16) -> bool {
+        self.statuses.contains(&status)
+    }
+
+    /// The name of the parameter that comes `n`-th in the path, from 0.
+    fn parameter(&self, n: usize) -> Option<&str> {
+        self.template.split('/').filter_map(|segment| segment.strip_prefix('{')?.strip_suffix('}')).nth(n)
+    }
+
+    fn is_at(&self, path: &str) -> bool {
+        let mut segments = path.split('/');
+        let mut template = self.template.split('/');
+        loop {
+            match (template.next(), segments.next()) {
+                (None, None) => return true,
+                (Some(parameter), Some(segment)) if parameter.starts_with('{') && !segment.is_empty() => {}
+                (Some(fixed), Some(segment)) if fixed == segment => {}
+                _ => return false,
+            }
+        }
+    }
+}
+
+impl Contract {
+    /// The contract of this program.
+    #[must_use]
+    pub fn get() -> &'static Self {
+        static CONTRACT: LazyLock<Contract> = LazyLock::new(Contract::build);
+        &CONTRACT
+    }
+
+    fn build() -> Self {
+        let service =
+            OpenApiService::new(Described::<api::Operations>(PhantomData), "Taskpact", env!("CARGO_PKG_VERSION"))
+                .description(DESCRIPTION)
+                .license(LicenseObject::new("MIT").url("https://opensource.org/license/mit"))
+                .server(ServerObject::new("/").description("This server"));
+        let raw = service.spec();
+        let mut document: Value = serde_json::from_str(&raw).expect("poem-openapi writes JSON");
+        mend::mend(&mut document);
+
+        let json = serde_json::to_string_pretty(&document).expect("a document is plain data") + "\n";
+        let yaml = serde_saphyr::to_string(&document).expect("a document is plain data");
+        // poem's page holds poem's own, unmended document once, as a script's literal.
+        let page = service.swagger_ui_html();
+        assert!(page.contains(&raw), "poem-openapi's Swagger page no longer holds the document literally");
+        let docs = page.replace(&raw, &json.replace("</", "<\\/"));
+
+        Self {
+            operations: operations(&document).collect(),
+            bodies: mend::body_schemas(&document)
+                .into_iter()
+                .map(|name| {
+                    let schema = json!({"$ref": format!("#/components/schemas/{name}")});
+                    let validator = validator(&document, &schema);
+                    (name, validator)
+                })
+                .collect(),
+            json: json.into(),
+            yaml: yaml.into(),
+            docs: docs.into(),
+        }
+    }
+
+    /// The operation that a request means, if it means one. `path` has no trailing slash.
+    #[must_use]
+    pub fn operation(&self, method: &Method, path: &str) -> Option<&Operation> {
+        self.operations.iter().find(|operation| operation.method == method && operation.is_at(path))
+    }
+
+    /// The methods that the contract knows at `path`, HEAD with every GET.
+    #[must_use]
+    pub fn methods(&self, path: &str) -> Vec<Method> {
+        let mut methods = Vec::new();
+        for operation in self.operations.iter().filter(|operation| operation.is_at(path)) {
+            methods.push(operation.method.clone());
+            if operation.method == Method::GET {
+                methods.push(Method::HEAD);
+            }
+        }
+        methods
+    }
+}
+
+/// Compiles `schema`, a part of `document`, into a validator of JSON values.
+///
+/// # Panics
+/// If `schema` is no valid schema.
+#[must_use]
+pub fn validator(document: &Value, schema: &Value) -> Validator {
+    let mut whole = schema.clone();
+    whole["components"] = document["components"].clone();
+    mend::to_json_schema(&mut whole);
+    jsonschema::options()
+        .should_validate_formats(true)
+        // Its time is linear in the length of the text, whatever the text is.
+        .with_pattern_options(PatternOptions::regex())
+        .build(&whole)
+        .expect("the contract's schemas are valid")
+}
+
+fn operations(document: &Value) -> impl Iterator<Item = Operation> {
+    let paths = document["paths"].as_object().expect("a document has paths");
+    paths.iter().flat_map(|(template, methods)| {
+        methods.as_object().into_iter().flatten().map(move |(method, operation)| Operation {
+            id: operation["operationId"].as_str().expect("every operation has an id").to_owned(),
+            method: method.to_uppercase().parse().expect("a method's name is a method"),
+            template: template.clone(),
+            statuses: operation["responses"]
+                .as_object()
+                .into_iter()
+                .flatten()
+                .filter_map(|(s, _)| s.parse().ok())
+                .collect(),
+        })
+    })
+}
+
+/// The description of operations, without anything to run them on.
+struct Described<T>(PhantomData<fn() -> T>);
+
+impl<T: OpenApi> OpenApi for Described<T> {
+    fn meta() -> Vec<MetaApi> {
+        T::meta()
+    }
+
+    fn register(registry: &mut Registry) {
+        T::register(registry);
+    }
+
+    fn add_routes(self, _: &mut HashMap<String, HashMap<Method, BoxEndpoint<'static>>>) {}
+}
+
+/// Describes a header of a reply.
+pub(crate) fn header(name: &str, description: &str, schema: MetaSchema, required: bool) -> MetaHeader {
+    MetaHeader {
+        name: name.to_owned(),
+        description: Some(description.to_owned()),
+        required,
+        deprecated: false,
+        schema: MetaSchemaRef::Inline(Box::new(schema)),
+    }
+}
+
+/// Describes a type to poem-openapi by its schema. The type is written, and read, by serde.
+macro_rules! published {
+    ($name:ident, $schema:expr) => {
+        impl ::poem_openapi::types::Type for $name {
+            const IS_REQUIRED: bool = true;
+            type RawValueType = Self;
+            type RawElementValueType = Self;
+
+            fn name() -> ::std::borrow::Cow<'static, str> {
+                stringify!($name).into()
+            }
+
+            fn schema_ref() -> ::poem_openapi::registry::MetaSchemaRef {
+                ::poem_openapi::registry::MetaSchemaRef::Inline(Box::new($schema))
+            }
+
+            fn as_raw_value(&self) -> Option<&Self> {
+                Some(self)
+            }
+
+            fn raw_element_iter<'a>(&'a self) -> Box<dyn Iterator<Item = &'a Self> + 'a> {
+                Box::new(::std::iter::once(self))
+            }
+        }
+
+        impl ::poem_openapi::types::ToJSON for $name {
+            fn to_json(&self) -> Option<::serde_json::Value> {
+                ::serde_json::to_value(self).ok()
+            }
+        }
+
+        impl ::poem_openapi::types::ParseFromJSON for $name {
+            // poem-openapi's derives ask for it, but nothing calls it: bodies are read by `contract::Body`.
+            fn parse_from_json(_: Option<::serde_json::Value>) -> ::poem_openapi::types::ParseResult<Self> {
+                Err(::poem_openapi::types::ParseError::custom("bodies are read by serde"))
+            }
+        }
+    };
+}
+pub(crate) use published;

@@ -1,0 +1,476 @@
+//! Every failure, its status, its words.
+//!
+//! [`Fault`] says what went wrong, in words that know no HTTP. [`Kind`] is the public side: one row for each way to
+//! refuse. This module alone turns the one into the other and both into an answer. A fault's cause goes to the log, once,
+//! and never to the caller.
+
+use std::{error::Error, fmt::Write, marker::PhantomData};
+
+use poem::{
+    Response,
+    error::{MethodNotAllowedError, NotFoundError, ResponseError},
+    http::{HeaderName, HeaderValue, Method, StatusCode, header},
+};
+use poem_openapi::{
+    ApiResponse, Object,
+    registry::{MetaMediaType, MetaResponse, MetaResponses, MetaSchema, Registry},
+    types::{Example, Type},
+};
+use sea_orm::DbErr;
+use serde::{Serialize, Serializer};
+
+use crate::contract::{self, published};
+
+/// The media type of every refusal (RFC 9457).
+pub const MEDIA_TYPE: &str = "application/problem+json";
+/// How long a caller should wait before it tries again what could not be served, in seconds.
+const RETRY_AFTER_SECS: u32 = 2;
+const EXAMPLE_REQUEST_ID: &str = "019a7e3c-91d4-7b52-8f4e-2a6c0d1b3e57";
+
+/// A way to refuse, as the contract prints it. A slug is public: once released it is never renamed.
+#[derive(Debug)]
+pub struct Kind {
+    /// The status of the answer.
+    pub status: StatusCode,
+    /// The last part of the problem's type.
+    pub slug: &'static str,
+    /// What it is called.
+    pub title: &'static str,
+    /// What it means.
+    pub meaning: &'static str,
+    /// What the caller can do.
+    pub remedy: &'static str,
+}
+
+impl Kind {
+    /// Where it is explained: the problem's type.
+    #[must_use]
+    pub fn path(&self) -> String {
+        format!("/problems/{}", self.slug)
+    }
+}
+
+macro_rules! kinds {
+    ($($name:ident = $status:ident $slug:literal $title:literal $meaning:literal $remedy:literal;)*) => {
+        $(
+            #[doc = $meaning]
+            pub const $name: Kind = Kind {
+                status: StatusCode::$status, slug: $slug, title: $title, meaning: $meaning, remedy: $remedy,
+            };
+        )*
+        /// Every way to refuse, by status.
+        pub const KINDS: &[&Kind] = &[$(&$name),*];
+    };
+}
+
+kinds! {
+    INVALID_PARAMETER = BAD_REQUEST "invalid-parameter" "Invalid parameter"
+        "A parameter in the path, in the query or in a header is malformed, out of its range or given twice."
+        "Correct the parameter that `detail` names.";
+    MALFORMED_BODY = BAD_REQUEST "malformed-body" "Malformed body"
+        "The body is not JSON: a syntax error, a name that occurs twice in one object, text that is not Unicode, or a body that broke off."
+        "Send one JSON value in UTF-8. `detail` says where it went wrong.";
+    UNAUTHORIZED = UNAUTHORIZED "unauthorized" "Unauthorized"
+        "There is no token, or it is not valid: expired, not yet valid, badly signed, or without a subject."
+        "Get a new token from the issuer and send it as `Authorization: Bearer <token>`.";
+    FORBIDDEN = FORBIDDEN "forbidden" "Forbidden"
+        "The token is valid, but the path belongs to another user: `user_id` is not the token's subject."
+        "Use the token's subject (`sub`) as `user_id`.";
+    NO_SUCH_TASK = NOT_FOUND "no-such-task" "No such task"
+        "This user has no task with this id. A task of another user is answered in the same way."
+        "Check the id, or list the tasks.";
+    NO_SUCH_PATH = NOT_FOUND "no-such-path" "No such path"
+        "There is nothing at this path."
+        "Look the path up in the contract, /openapi.yaml, or on the docs page, /docs.";
+    METHOD_NOT_ALLOWED = METHOD_NOT_ALLOWED "method-not-allowed" "Method not allowed"
+        "The path exists, but not for this method."
+        "Use one of the methods that the `Allow` header lists.";
+    VERSION_MISMATCH = PRECONDITION_FAILED "version-mismatch" "Version mismatch"
+        "The task has changed since the version that `If-Match` names: someone else was faster."
+        "Read the task again, apply your change to it, and send it with the new `ETag`.";
+    BODY_TOO_LARGE = PAYLOAD_TOO_LARGE "body-too-large" "Body too large"
+        "The body is larger than any valid one."
+        "Send less: the contract bounds every field.";
+    UNSUPPORTED_MEDIA_TYPE = UNSUPPORTED_MEDIA_TYPE "unsupported-media-type" "Unsupported media type"
+        "The body is not declared to be JSON."
+        "Send the header `Content-Type: application/json`.";
+    INVALID_BODY = UNPROCESSABLE_ENTITY "invalid-body" "Invalid body"
+        "The body is JSON, but not what the contract asks for. `errors` lists every violation."
+        "Correct the fields that `errors` points to.";
+    INTERNAL = INTERNAL_SERVER_ERROR "internal" "Internal error"
+        "The server failed. It is the server's fault, and it has been logged."
+        "Tell the operator the `request_id`.";
+    UNAVAILABLE = SERVICE_UNAVAILABLE "unavailable" "Unavailable"
+        "The request could not be served in time, for example because the database is down or busy. A change may or may not have been made."
+        "Try again after the time that the `Retry-After` header gives, in seconds.";
+}
+
+/// The refusals that every operation on somebody's tasks knows: a token is asked for, and it must be that of the user.
+pub const OF_AN_OWNER: &[Kind] = &[UNAUTHORIZED, FORBIDDEN];
+/// The refusals of an operation that takes a body.
+pub const OF_A_BODY: &[Kind] = &[MALFORMED_BODY, BODY_TOO_LARGE, UNSUPPORTED_MEDIA_TYPE, INVALID_BODY];
+/// The refusals of an operation on a task that the path names.
+pub const OF_A_TASK: &[Kind] = &[INVALID_PARAMETER, NO_SUCH_TASK];
+/// The failures of an operation that asks the database.
+pub const OF_THE_DATABASE: &[Kind] = &[INTERNAL, UNAVAILABLE];
+
+/// What can go wrong while a request is served, in words that know no HTTP.
+///
+/// The words are for the caller. The cause of a failure of ours is kept as the source, for the log.
+#[derive(Debug, thiserror::Error)]
+pub enum Fault {
+    /// The caller did not say who it is.
+    #[error("There is no token. Send the header `Authorization: Bearer <token>`.")]
+    NoToken,
+    /// The caller's token can't be believed, for this reason.
+    #[error("The token is not valid: {0}.")]
+    InvalidToken(&'static str),
+    /// The caller is known, and is not the user whose data it asked for.
+    #[error("The `user_id` in the path is not the subject of the token.")]
+    AnotherUser,
+    /// A parameter is not what the contract asks for.
+    #[error("The {place} `{name}` {problem}.")]
+    InvalidParameter {
+        /// Where it stands: `path parameter`, `query parameter`, `header`.
+        place: &'static str,
+        /// Its name.
+        name: String,
+        /// What is wrong with it, or what it must be.
+        problem: &'static str,
+    },
+    /// The body is no JSON document.
+    #[error("The body is not valid JSON: {0}.")]
+    MalformedBody(String),
+    /// The body is larger than any valid one.
+    #[error("The body is larger than {limit_bytes} bytes.")]
+    BodyTooLarge {
+        /// The bound that it exceeds.
+        limit_bytes: usize,
+    },
+    /// The body is of a kind that nobody asked for.
+    #[error("The body must be declared as JSON: `Content-Type: application/json`.")]
+    UnsupportedMediaType,
+    /// The body is JSON but not what the contract asks for.
+    #[error("The body breaks the contract: {}.", summary(.0))]
+    InvalidBody(Vec<Violation>),
+    /// The caller has no such task. Whether someone else has must not show.
+    #[error("There is no such task.")]
+    NoSuchTask,
+    /// The task is not of the version that the caller expects.
+    #[error("The task has changed: its version is now {current}.")]
+    VersionMismatch {
+        /// The version that it is of.
+        current: i32,
+    },
+    /// The database did not answer, or not in time. Trying again may help.
+    #[error("The database did not answer. Try again in a moment.")]
+    Unavailable(#[source] DbErr),
+    /// The request took longer than it may.
+    #[error("The request took too long. Try again in a moment.")]
+    TooSlow,
+    /// The database refused a statement. Trying again won't help.
+    #[error("The server failed; the operator finds the cause in the log by the request id.")]
+    Database(#[source] DbErr),
+    /// A defect of ours.
+    #[error("The server failed; the operator finds the cause in the log by the request id.")]
+    Defect(#[source] Box<dyn Error + Send + Sync>),
+    /// The caller asked for a path that leads nowhere.
+    #[error("There is nothing at this path. The operations are listed at /docs.")]
+    NoSuchPath,
+    /// The path exists, but not for this method.
+    #[error("This path does not know this method. It knows {}.", list(.allowed))]
+    MethodNotAllowed {
+        /// The methods that it knows.
+        allowed: Vec<Method>,
+    },
+}
+
+impl Fault {
+    /// A defect of ours, in words for the log.
+    pub fn defect(what: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self::Defect(what.into())
+    }
+
+    /// Which public kind of refusal this is.
+    #[must_use]
+    pub fn kind(&self) -> &'static Kind {
+        match self {
+            Self::NoToken | Self::InvalidToken(_) => &UNAUTHORIZED,
+            Self::AnotherUser => &FORBIDDEN,
+            Self::InvalidParameter { .. } => &INVALID_PARAMETER,
+            Self::MalformedBody(_) => &MALFORMED_BODY,
+            Self::BodyTooLarge { .. } => &BODY_TOO_LARGE,
+            Self::UnsupportedMediaType => &UNSUPPORTED_MEDIA_TYPE,
+            Self::InvalidBody(_) => &INVALID_BODY,
+            Self::NoSuchTask => &NO_SUCH_TASK,
+            Self::VersionMismatch { .. } => &VERSION_MISMATCH,
+            Self::Unavailable(_) | Self::TooSlow => &UNAVAILABLE,
+            Self::Database(_) | Self::Defect(_) => &INTERNAL,
+            Self::NoSuchPath => &NO_SUCH_PATH,
+            Self::MethodNotAllowed { .. } => &METHOD_NOT_ALLOWED,
+        }
+    }
+
+    /// The headers that come with the refusal.
+    fn headers(&self) -> Vec<(HeaderName, String)> {
+        match self {
+            Self::NoToken => vec![(header::WWW_AUTHENTICATE, "Bearer".to_owned())],
+            Self::InvalidToken(reason) => vec![(
+                header::WWW_AUTHENTICATE,
+                format!(r#"Bearer error="invalid_token", error_description="{reason}""#),
+            )],
+            Self::MethodNotAllowed { allowed } => vec![(header::ALLOW, list(allowed))],
+            Self::VersionMismatch { current } => vec![(header::ETAG, format!(r#""{current}""#))],
+            fault if fault.kind().status == StatusCode::SERVICE_UNAVAILABLE => {
+                vec![(header::RETRY_AFTER, RETRY_AFTER_SECS.to_string())]
+            }
+            _ => Vec::new(),
+        }
+    }
+}
+
+impl ResponseError for Fault {
+    fn status(&self) -> StatusCode {
+        self.kind().status
+    }
+}
+
+/// The refusals that an operation knows beside its replies: what stands here stands in the contract.
+pub trait Refusals: Send + Sync + 'static {
+    /// They, by group.
+    const KINDS: &'static [&'static [Kind]];
+}
+
+/// Why an operation failed. `S` is what it may answer: the contract shows just that.
+#[derive(Debug)]
+pub struct Problem<S>(Fault, PhantomData<fn() -> S>);
+
+impl<S> From<Fault> for Problem<S> {
+    fn from(fault: Fault) -> Self {
+        Self(fault, PhantomData)
+    }
+}
+
+impl<S> From<Problem<S>> for poem::Error {
+    fn from(Problem(fault, _): Problem<S>) -> Self {
+        fault.into()
+    }
+}
+
+impl<S: Refusals> ApiResponse for Problem<S> {
+    fn meta() -> MetaResponses {
+        let mut statuses: Vec<StatusCode> = S::KINDS.iter().copied().flatten().map(|kind| kind.status).collect();
+        statuses.sort_unstable();
+        statuses.dedup();
+        MetaResponses { responses: statuses.into_iter().map(refusal).collect() }
+    }
+
+    fn register(registry: &mut Registry) {
+        Details::register(registry);
+        ValidationProblem::register(registry);
+    }
+}
+
+/// How the contract shows a refusal with this status. It is the same for every operation.
+fn refusal(status: StatusCode) -> MetaResponse {
+    let text = || MetaSchema::new("string");
+    let (description, header) = match status {
+        StatusCode::BAD_REQUEST => ("A parameter or the body is malformed. `detail` says which and how.", None),
+        StatusCode::UNAUTHORIZED => (
+            UNAUTHORIZED.meaning,
+            Some(("WWW-Authenticate", "What to send instead, and why the token was refused (RFC 6750).", text())),
+        ),
+        StatusCode::PRECONDITION_FAILED => {
+            (VERSION_MISMATCH.meaning, Some(("ETag", "The entity tag of the task as it is now.", text())))
+        }
+        StatusCode::SERVICE_UNAVAILABLE => {
+            let seconds = MetaSchema { minimum: Some(0.0), ..MetaSchema::new_with_format("integer", "int32") };
+            (UNAVAILABLE.meaning, Some(("Retry-After", "After how many seconds to try again.", seconds)))
+        }
+        status => (KINDS.iter().find(|kind| kind.status == status).map_or("", |kind| kind.meaning), None),
+    };
+    let schema = if status == StatusCode::UNPROCESSABLE_ENTITY {
+        ValidationProblem::schema_ref()
+    } else {
+        Details::schema_ref()
+    };
+    MetaResponse {
+        description,
+        status: Some(status.as_u16()),
+        status_range: None,
+        content: vec![MetaMediaType { content_type: MEDIA_TYPE, schema }],
+        headers: header
+            .into_iter()
+            .map(|(name, description, schema)| contract::header(name, description, schema, true))
+            .collect(),
+    }
+}
+
+/// What poem itself refuses, in our words. `allowed` are the methods of the path that was asked for.
+pub fn understand(error: poem::Error, allowed: impl FnOnce() -> Vec<Method>) -> Fault {
+    if error.is::<NotFoundError>() {
+        return Fault::NoSuchPath;
+    }
+    if error.is::<MethodNotAllowedError>() {
+        return Fault::MethodNotAllowed { allowed: allowed() };
+    }
+    error.downcast().unwrap_or_else(|unknown| Fault::defect(unknown.to_string()))
+}
+
+/// The answer to a request that met `fault`.
+#[must_use]
+pub fn answer(fault: &Fault, request_id: &str) -> Response {
+    let details = Details::new(fault, request_id);
+    let body = match fault {
+        Fault::InvalidBody(errors) => serde_json::to_vec(&ValidationProblem::new(details, errors.clone())),
+        _ => serde_json::to_vec(&details),
+    };
+    let mut answer = Response::builder()
+        .status(fault.kind().status)
+        .header(header::CONTENT_TYPE, MEDIA_TYPE)
+        .body(body.expect("a problem is plain data"));
+    for (name, value) in fault.headers() {
+        answer.headers_mut().insert(name, HeaderValue::try_from(value).expect("our own words are printable"));
+    }
+    answer
+}
+
+fn list(methods: &[Method]) -> String {
+    methods.iter().map(Method::as_str).collect::<Vec<_>>().join(", ")
+}
+
+fn summary(violations: &[Violation]) -> String {
+    let mut all = String::new();
+    for Violation { pointer, detail, .. } in violations {
+        let place = if pointer.is_empty() { "the body" } else { pointer };
+        let _ = write!(all, "{}{place} {detail}", if all.is_empty() { "" } else { "; " });
+    }
+    all
+}
+
+/// The type of a problem: where it is explained.
+#[derive(Debug)]
+struct ProblemType(&'static Kind);
+
+/// The type of the one problem that lists violations. It is none of the others, so that a client that has looked at the
+/// type knows which of the two it has.
+#[derive(Debug)]
+struct InvalidBodyType;
+
+fn types(of: impl Fn(&Kind) -> bool) -> MetaSchema {
+    let kinds = KINDS.iter().filter(|kind| of(kind));
+    MetaSchema { enum_items: kinds.map(|kind| kind.path().into()).collect(), ..MetaSchema::new("string") }
+}
+
+published!(ProblemType, types(|kind| kind.slug != INVALID_BODY.slug));
+published!(InvalidBodyType, types(|kind| kind.slug == INVALID_BODY.slug));
+
+impl Serialize for ProblemType {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(&self.0.path())
+    }
+}
+
+impl Serialize for InvalidBodyType {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(&INVALID_BODY.path())
+    }
+}
+
+/// Why a request was refused (RFC 9457).
+///
+/// The `type` is for programs, the `detail` for people.
+#[derive(Debug, Serialize, Object)]
+#[oai(rename = "Problem", example)]
+struct Details {
+    /// What kind of problem it is. It is also the path at which the server explains it. It is never renamed.
+    #[oai(rename = "type")]
+    #[serde(rename = "type")]
+    kind: ProblemType,
+    /// The name of the kind of problem.
+    title: String,
+    /// The status code of the answer.
+    status: i32,
+    /// What was wrong with this request, in a sentence or two that can be shown to a person.
+    detail: String,
+    /// The id of the request, by which the operator finds it in the log. It is also the `X-Request-Id` header.
+    request_id: String,
+}
+
+impl Details {
+    fn new(fault: &Fault, request_id: &str) -> Self {
+        let kind = fault.kind();
+        Self {
+            kind: ProblemType(kind),
+            title: kind.title.to_owned(),
+            status: kind.status.as_u16().into(),
+            detail: fault.to_string(),
+            request_id: request_id.to_owned(),
+        }
+    }
+}
+
+impl Example for Details {
+    fn example() -> Self {
+        Self::new(&Fault::NoSuchTask, EXAMPLE_REQUEST_ID)
+    }
+}
+
+/// Why a body was refused (RFC 9457), with every violation.
+#[derive(Debug, Serialize, Object)]
+#[oai(example)]
+struct ValidationProblem {
+    /// That the body is invalid. It is also the path at which the server explains it. It is never renamed.
+    #[oai(rename = "type")]
+    #[serde(rename = "type")]
+    kind: InvalidBodyType,
+    /// The name of the kind of problem.
+    title: String,
+    /// The status code of the answer.
+    status: i32,
+    /// What was wrong with this body, in a sentence or two that can be shown to a person.
+    detail: String,
+    /// The id of the request, by which the operator finds it in the log. It is also the `X-Request-Id` header.
+    request_id: String,
+    /// Every violation of the contract.
+    #[oai(validator(min_items = 1))]
+    errors: Vec<Violation>,
+}
+
+impl ValidationProblem {
+    fn new(details: Details, errors: Vec<Violation>) -> Self {
+        let Details { kind: _, title, status, detail, request_id } = details;
+        Self { kind: InvalidBodyType, title, status, detail, request_id, errors }
+    }
+}
+
+impl Example for ValidationProblem {
+    fn example() -> Self {
+        let fault = Fault::InvalidBody(vec![Violation {
+            pointer: "/title".to_owned(),
+            code: "maxLength".to_owned(),
+            detail: "must have at most 200 characters; it has 201".to_owned(),
+        }]);
+        let details = Details::new(&fault, EXAMPLE_REQUEST_ID);
+        let Fault::InvalidBody(errors) = fault else { unreachable!("it was made four lines before") };
+        Self::new(details, errors)
+    }
+}
+
+/// One way in which a body breaks the contract.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Object)]
+#[oai(example)]
+pub struct Violation {
+    /// Where in the body: a JSON pointer (RFC 6901), such as `/title`. Empty for the body as a whole.
+    pub pointer: String,
+    /// The keyword of the schema that is violated, such as `maxLength`, `required` or `type`.
+    pub code: String,
+    /// What is wrong, in words that can be shown to a person.
+    pub detail: String,
+}
+
+impl Example for Violation {
+    fn example() -> Self {
+        ValidationProblem::example().errors.swap_remove(0)
+    }
+}

@@ -1,0 +1,150 @@
+//! What every request passes on its way in, and every answer on its way out: the request's id, cross-origin rules, the
+//! deadline, the last word on failures, and one line in the log.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    panic::AssertUnwindSafe,
+    time::{Duration, Instant},
+};
+
+use futures_util::FutureExt;
+use poem::{
+    Endpoint, EndpointExt, Request, Response, RouteMethod,
+    endpoint::BoxEndpoint,
+    http::{HeaderName, HeaderValue, Method, Uri, header, uri::PathAndQuery},
+};
+use poem_openapi::OpenApi;
+use tokio::time;
+
+use super::cors::Cors;
+use crate::{
+    api,
+    auth::Verifier,
+    clock::Clock,
+    config::Config,
+    contract::{self, Contract, Operation},
+    problem::{self, Fault},
+    store::Store,
+};
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const MAX_REQUEST_ID_CHARS: usize = 128;
+
+/// The way in and out.
+pub(super) struct Edge {
+    routes: BoxEndpoint<'static>,
+    contract: &'static Contract,
+    cors: Cors,
+    deadline: Duration,
+    clock: Clock,
+}
+
+impl fmt::Debug for Edge {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        to.debug_struct("Edge").finish_non_exhaustive()
+    }
+}
+
+impl Edge {
+    pub(super) fn new(config: &Config, store: Store, verifier: Verifier) -> Self {
+        // As `OpenApiService` does it, but without its cookies and its own reading of the query, which nobody uses.
+        let mut table = HashMap::new();
+        api::operations(store).add_routes(&mut table);
+        let mut routes = contract::routes();
+        for (path, methods) in table {
+            let methods = methods.into_iter().fold(RouteMethod::new(), |all, (method, run)| all.method(method, run));
+            routes = routes.at(path, methods);
+        }
+        Self {
+            routes: routes.data(verifier).map_to_response().boxed(),
+            contract: Contract::get(),
+            cors: Cors::new(&config.cors),
+            deadline: Duration::from_millis(config.server.request_timeout_ms.get()),
+            clock: Clock,
+        }
+    }
+
+    /// Answers a request, whatever happens.
+    pub(super) async fn answer(&self, mut request: Request) -> Response {
+        let started = Instant::now();
+        let method = request.method().clone();
+        let request_id = self.request_id(&request);
+        let origin = self.cors.allowed_origin(&request);
+        if method == Method::HEAD {
+            // hyper knows what was asked and leaves the body away, but not its length.
+            request.set_method(Method::GET);
+        }
+        trim_slash(request.uri_mut());
+        let operation = self.contract.operation(request.method(), request.uri().path());
+
+        let preflight = origin.as_ref().and_then(|_| Cors::preflight(&request));
+        let mut answer = match preflight {
+            Some(answer) => answer,
+            None => self.run(request, operation, &request_id).await,
+        };
+
+        let headers = answer.headers_mut();
+        headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        headers.insert(REQUEST_ID, HeaderValue::try_from(&request_id).expect("a request's id is printable"));
+        Cors::expose(origin, headers);
+
+        let operation = operation.map_or("-", |operation| &operation.id);
+        let status = answer.status().as_u16();
+        let duration_ms = started.elapsed().as_secs_f64() * 1e3;
+        tracing::info!(operation, status, duration_ms, request_id, "{method} {operation} {status}");
+        answer
+    }
+
+    async fn run(&self, request: Request, operation: Option<&Operation>, request_id: &str) -> Response {
+        let path = request.uri().path().to_owned();
+        let work = AssertUnwindSafe(self.routes.call(request)).catch_unwind();
+        let fault = match time::timeout(self.deadline, work).await {
+            Ok(Ok(Ok(answer))) => return answer,
+            Ok(Ok(Err(error))) => problem::understand(error, || self.methods(&path)),
+            Ok(Err(_)) => Fault::defect("a panic; its place is in the log line before"),
+            Err(_) => Fault::TooSlow,
+        };
+        let fault = match operation {
+            Some(operation) if !operation.may_answer(fault.kind().status.as_u16()) => {
+                Fault::defect(format!("{} may not answer with this: {fault:?}", operation.id))
+            }
+            _ => fault,
+        };
+        if fault.kind().status.is_server_error() {
+            let operation = operation.map_or("-", |operation| &operation.id);
+            tracing::error!(request_id, operation, error = &fault as &dyn std::error::Error, "{operation} failed");
+        }
+        problem::answer(&fault, request_id)
+    }
+
+    /// What is known at `path`. The pages beside the contract can only be read.
+    fn methods(&self, path: &str) -> Vec<Method> {
+        let methods = self.contract.methods(path);
+        if methods.is_empty() { vec![Method::GET, Method::HEAD] } else { methods }
+    }
+
+    /// The caller's own id for the request if it is sane, else a new one.
+    fn request_id(&self, request: &Request) -> String {
+        let sane = |id: &&str| {
+            (1..=MAX_REQUEST_ID_CHARS).contains(&id.len())
+                && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
+        };
+        match request.header(REQUEST_ID).filter(sane) {
+            Some(id) => id.to_owned(),
+            None => self.clock.new_request_id().to_string(),
+        }
+    }
+}
+
+/// Removes a slash at the end of the path: both forms are the same operation.
+fn trim_slash(uri: &mut Uri) {
+    let Some(trimmed) = uri.path().strip_suffix('/').filter(|path| !path.is_empty()) else { return };
+    let whole = match uri.query() {
+        Some(query) => format!("{trimmed}?{query}"),
+        None => trimmed.to_owned(),
+    };
+    let mut parts = uri.clone().into_parts();
+    parts.path_and_query = Some(PathAndQuery::try_from(whole).expect("a part of a path is a path"));
+    *uri = Uri::from_parts(parts).expect("the other parts are as they were");
+}

@@ -1,0 +1,118 @@
+//! The listener and its connections: how many, how long, and how they end.
+//!
+//! poem's own server has no deadline for a request's head, no bound on connections and no pause when accepting fails, so
+//! the loop is ours; hyper speaks HTTP. What a request meets on its way is in [`edge`].
+
+use std::{convert::Infallible, future::Future, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+
+use hyper::{Request, Response, body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    server::graceful::GracefulShutdown,
+};
+use poem::{
+    http::uri::Scheme,
+    web::{LocalAddr, RemoteAddr},
+};
+use tokio::{net::TcpListener, sync::Semaphore, time};
+
+use crate::{auth::Verifier, config::Config, store::Store};
+
+mod cors;
+mod edge;
+mod lingering;
+
+use edge::Edge;
+use lingering::Lingering;
+
+/// How long a connection may be silent: between two requests, and within the head of one. Longer than the 60 seconds
+/// after which the usual load balancers give an idle connection up: were it shorter, they would now and then send a
+/// request into a connection that is just being closed.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
+/// How long to wait before accepting again after it failed, for example because too many files are open.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// A server that listens.
+#[derive(Debug)]
+pub struct Server {
+    listener: TcpListener,
+    edge: Arc<Edge>,
+    max_connections: usize,
+    shutdown_timeout: Duration,
+}
+
+impl Server {
+    /// Listens on the configured address. Connections wait until [`run`](Self::run).
+    ///
+    /// # Errors
+    /// The address can't be had.
+    pub async fn bind(config: &Config, store: Store, verifier: Verifier) -> io::Result<Self> {
+        let address = (config.server.host.as_str(), config.server.port.get());
+        Ok(Self {
+            listener: TcpListener::bind(address).await?,
+            edge: Arc::new(Edge::new(config, store, verifier)),
+            max_connections: config.server.max_connections.get(),
+            shutdown_timeout: Duration::from_secs(config.server.shutdown_timeout_secs.get()),
+        })
+    }
+
+    /// The address that it listens on.
+    ///
+    /// # Errors
+    /// The system does not tell.
+    pub fn address(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Serves until `stop` is done, then takes no more requests and finishes those in flight, for as long as is
+    /// configured.
+    pub async fn run(self, stop: impl Future<Output = ()>) {
+        let Self { listener, edge, max_connections, shutdown_timeout } = self;
+        let connections = GracefulShutdown::new();
+        let places = Arc::new(Semaphore::new(max_connections));
+        let mut stop = pin!(stop);
+        loop {
+            let next = async {
+                let place = Arc::clone(&places).acquire_owned().await.expect("nobody closes the semaphore");
+                (place, listener.accept().await)
+            };
+            let (place, accepted) = tokio::select! {
+                next = next => next,
+                () = &mut stop => break,
+            };
+            let (stream, peer) = match accepted {
+                Ok(connection) => connection,
+                Err(error) => {
+                    tracing::warn!(error = &error as &dyn std::error::Error, "could not accept a connection");
+                    time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            };
+            // Small answers go out at once. If it can't be set, they still go out.
+            let _ = stream.set_nodelay(true);
+            let edge = Arc::clone(&edge);
+            let answer = move |request: Request<Incoming>| {
+                let edge = Arc::clone(&edge);
+                let request = (request, LocalAddr::default(), RemoteAddr(peer.into()), Scheme::HTTP).into();
+                async move { Ok::<_, Infallible>(Response::from(edge.answer(request).await)) }
+            };
+            let connection = http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(HEAD_TIMEOUT)
+                .serve_connection(TokioIo::new(Lingering::new(stream)), service_fn(answer));
+            let connection = connections.watch(connection);
+            tokio::spawn(async move {
+                if let Err(error) = connection.await {
+                    tracing::debug!(error = &error as &dyn std::error::Error, "a connection broke");
+                }
+                drop(place);
+            });
+        }
+        drop(listener);
+        if time::timeout(shutdown_timeout, connections.shutdown()).await.is_err() {
+            tracing::warn!(
+                "stopped with requests still in flight: they took longer than `server.shutdown_timeout_secs`"
+            );
+        }
+    }
+}

@@ -1,0 +1,292 @@
+//! One owner's tasks.
+
+use poem_openapi::types::MaybeUndefined;
+use sea_orm::{
+    ActiveValue::Set,
+    DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect, SqlErr, UpdateMany,
+    sea_query::{CaseStatement, Expr, OnConflict},
+};
+
+use super::{
+    Store,
+    entities::{tasks, users},
+};
+use crate::{
+    auth::Owner,
+    problem::Fault,
+    task::{Description, NewTask, Task, TaskCompletion, TaskId, TaskUpdate, Timestamp, Title},
+};
+
+/// The most tasks that one page has.
+pub const MAX_PAGE: u16 = 1000;
+
+/// Which tasks of the owner's.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum TaskStatus {
+    /// All of them.
+    #[default]
+    All,
+    /// Those still to be done.
+    Pending,
+    /// Those done.
+    Completed,
+}
+
+/// Which version of a task a change is meant for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Expected {
+    /// Whichever it is.
+    Any,
+    /// One of these; none, if there are none.
+    OneOf(Vec<i32>),
+}
+
+/// A part of a list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page {
+    /// The tasks, newest first.
+    pub tasks: Vec<Task>,
+    /// Whether there are older ones.
+    pub has_more: bool,
+}
+
+/// One owner's tasks: the only way to the `tasks` table.
+#[derive(Debug)]
+pub struct Tasks<'s> {
+    store: &'s Store,
+    owner: &'s Owner,
+}
+
+impl<'s> Tasks<'s> {
+    pub(super) fn new(store: &'s Store, owner: &'s Owner) -> Self {
+        Self { store, owner }
+    }
+
+    /// Narrows a statement to this owner's rows. Every statement here passes through it, but for the insertion, which
+    /// names the owner itself.
+    fn mine<Q: QueryFilter>(&self, statement: Q) -> Q {
+        statement.filter(tasks::COLUMN.user_id.eq(self.owner.id()))
+    }
+
+    /// Narrows a statement to this owner's task `id`.
+    fn one<Q: QueryFilter>(&self, statement: Q, id: TaskId) -> Q {
+        self.mine(statement).filter(tasks::COLUMN.id.eq(id.0))
+    }
+
+    /// The owner's tasks after `after`, newest first, at most `limit`.
+    ///
+    /// A reader who follows the pages to the end meets every task that existed throughout exactly once, also while
+    /// others come and go. An unknown `after` is no error: the page starts where it would have been.
+    ///
+    /// # Errors
+    /// [`Fault::Unavailable`] if the database did not answer.
+    pub async fn list(&self, status: TaskStatus, after: Option<TaskId>, limit: u16) -> Result<Page, Fault> {
+        let mut query = self.mine(tasks::Entity::find());
+        query = match status {
+            TaskStatus::All => query,
+            TaskStatus::Pending => query.filter(tasks::COLUMN.completed_at.is_null()),
+            TaskStatus::Completed => query.filter(tasks::COLUMN.completed_at.is_not_null()),
+        };
+        if let Some(after) = after {
+            // By id, never by time: ids are unique and in the order of their creation.
+            query = query.filter(tasks::COLUMN.id.lt(after.0));
+        }
+        let rows = query
+            .order_by_desc(tasks::COLUMN.id)
+            // One more than asked for tells whether there are more.
+            .limit(u64::from(limit) + 1)
+            .all(&self.store.read)
+            .await?;
+        let has_more = rows.len() > usize::from(limit);
+        Ok(Page { tasks: rows.into_iter().take(limit.into()).map(Task::from).collect(), has_more })
+    }
+
+    /// Creates a task.
+    ///
+    /// # Errors
+    /// [`Fault::Unavailable`] if the database did not answer.
+    pub async fn create(&self, new: NewTask) -> Result<Task, Fault> {
+        let now = self.store.clock.now();
+        let NewTask { title, description, completed } = new;
+        let row = tasks::ActiveModel {
+            user_id: Set(self.owner.id().to_owned()),
+            id: Set(self.store.clock.new_task_id().0),
+            title: Set(title.0),
+            description: Set(description.map(|description| description.0)),
+            completed_at: Set(completed.then_some(now.into())),
+            created_at: Set(now.into()),
+            updated_at: Set(now.into()),
+            version: Set(1),
+        };
+        let insert = || tasks::Entity::insert(row.clone()).exec_with_returning(&self.store.write);
+        let inserted = match insert().await {
+            // The owner's first task. To ask beforehand would cost every later one a statement.
+            Err(error) if is_unknown_user(&error) => {
+                self.register().await?;
+                insert().await
+            }
+            outcome => outcome,
+        };
+        Ok(inserted?.into())
+    }
+
+    /// Sees to it that the owner has a row of its own, which its tasks refer to.
+    async fn register(&self) -> Result<(), DbErr> {
+        let row = users::ActiveModel { id: Set(self.owner.id().to_owned()) };
+        let conflict = OnConflict::column(users::Column::Id).do_nothing().to_owned();
+        users::Entity::insert(row).on_conflict(conflict).exec_without_returning(&self.store.write).await.map(drop)
+    }
+
+    /// One task.
+    ///
+    /// # Errors
+    /// [`Fault::NoSuchTask`] if this owner has no task `id`; [`Fault::Unavailable`] if the database did not answer.
+    pub async fn get(&self, id: TaskId) -> Result<Task, Fault> {
+        let row = self.one(tasks::Entity::find(), id).one(&self.store.read).await?;
+        row.map(Task::from).ok_or(Fault::NoSuchTask)
+    }
+
+    /// Changes what `update` names and leaves the rest as it is.
+    ///
+    /// # Errors
+    /// [`Fault::NoSuchTask`] if this owner has no task `id`; [`Fault::VersionMismatch`] if it is not of the `expected`
+    /// version; [`Fault::Unavailable`] if the database did not answer.
+    pub async fn update(&self, id: TaskId, update: TaskUpdate, expected: Expected) -> Result<Task, Fault> {
+        let now = self.store.clock.now();
+        let TaskUpdate { title, description, completed } = update;
+        let mut change = tasks::Entity::update_many()
+            .col_expr(tasks::Column::UpdatedAt, time(now))
+            .col_expr(tasks::Column::Version, tasks::COLUMN.version.add(1));
+        if let Some(Title(title)) = title {
+            change = change.col_expr(tasks::Column::Title, Expr::val(title));
+        }
+        match description {
+            MaybeUndefined::Undefined => {}
+            MaybeUndefined::Null => change = change.col_expr(tasks::Column::Description, Expr::val(None::<String>)),
+            MaybeUndefined::Value(Description(text)) => {
+                change = change.col_expr(tasks::Column::Description, Expr::val(text));
+            }
+        }
+        if let Some(completed) = completed {
+            change = change.col_expr(tasks::Column::CompletedAt, completed_at(completed, now));
+        }
+        self.change(id, change, expected).await
+    }
+
+    /// Flips whether the task is completed, or makes it so as `completion` says. If it is so already, nothing changes,
+    /// the version included.
+    ///
+    /// # Errors
+    /// [`Fault::NoSuchTask`] if this owner has no task `id`; [`Fault::VersionMismatch`] if it is not of the `expected`
+    /// version; [`Fault::Unavailable`] if the database did not answer.
+    pub async fn toggle(&self, id: TaskId, completion: TaskCompletion, expected: Expected) -> Result<Task, Fault> {
+        let now = self.store.clock.now();
+        let next_version = tasks::COLUMN.version.add(1);
+        let change = tasks::Entity::update_many();
+        let change = match completion.completed {
+            None => change
+                .col_expr(
+                    tasks::Column::CompletedAt,
+                    when(
+                        tasks::COLUMN.completed_at.is_null(),
+                        time(now),
+                        Expr::val(None::<chrono::DateTime<chrono::Utc>>),
+                    ),
+                )
+                .col_expr(tasks::Column::UpdatedAt, time(now))
+                .col_expr(tasks::Column::Version, next_version),
+            Some(completed) => {
+                let changes = if completed {
+                    tasks::COLUMN.completed_at.is_null()
+                } else {
+                    tasks::COLUMN.completed_at.is_not_null()
+                };
+                change
+                    .col_expr(tasks::Column::CompletedAt, completed_at(completed, now))
+                    .col_expr(
+                        tasks::Column::UpdatedAt,
+                        when(changes.clone(), time(now), Expr::col(tasks::Column::UpdatedAt)),
+                    )
+                    .col_expr(tasks::Column::Version, when(changes, next_version, Expr::col(tasks::Column::Version)))
+            }
+        };
+        self.change(id, change, expected).await
+    }
+
+    /// Deletes one task for good.
+    ///
+    /// # Errors
+    /// [`Fault::NoSuchTask`] if this owner has no task `id`, also the second time; [`Fault::VersionMismatch`] if it is
+    /// not of the `expected` version; [`Fault::Unavailable`] if the database did not answer.
+    pub async fn remove(&self, id: TaskId, expected: Expected) -> Result<(), Fault> {
+        // One statement: a read followed by a delete could meet a row that another request took in between.
+        let statement = of_version(self.one(tasks::Entity::delete_many(), id), &expected);
+        match statement.exec(&self.store.write).await?.rows_affected {
+            0 => Err(self.why_not(id).await?),
+            _ => Ok(()),
+        }
+    }
+
+    /// Makes `change` in one statement, which also checks the version.
+    async fn change(&self, id: TaskId, change: UpdateMany<tasks::Entity>, expected: Expected) -> Result<Task, Fault> {
+        let statement = of_version(self.one(change, id), &expected);
+        match statement.exec_with_returning(&self.store.write).await?.pop() {
+            Some(row) => Ok(row.into()),
+            None => Err(self.why_not(id).await?),
+        }
+    }
+
+    /// Why a statement met no row: there is none, or it is of another version.
+    ///
+    /// It asks the writer, which has seen every write; and it may still find a version that was made after.
+    async fn why_not(&self, id: TaskId) -> Result<Fault, DbErr> {
+        let row = self.one(tasks::Entity::find(), id).one(&self.store.write).await?;
+        Ok(row.map_or(Fault::NoSuchTask, |row| Fault::VersionMismatch { current: row.version }))
+    }
+}
+
+/// Narrows a statement to rows of the `expected` version.
+fn of_version<Q: QueryFilter>(statement: Q, expected: &Expected) -> Q {
+    match expected {
+        Expected::Any => statement,
+        Expected::OneOf(versions) => statement.filter(tasks::COLUMN.version.is_in(versions.iter().copied())),
+    }
+}
+
+/// The new `completed_at` of a task that is to be completed, or not. The time of the first completion is kept.
+fn completed_at(completed: bool, now: Timestamp) -> Expr {
+    if completed {
+        when(tasks::COLUMN.completed_at.is_null(), time(now), Expr::col(tasks::Column::CompletedAt))
+    } else {
+        Expr::val(None::<chrono::DateTime<chrono::Utc>>)
+    }
+}
+
+fn when(condition: Expr, then: impl Into<Expr>, otherwise: impl Into<Expr>) -> Expr {
+    CaseStatement::new().case(condition, then.into()).finally(otherwise.into()).into()
+}
+
+fn time(at: Timestamp) -> Expr {
+    Expr::val(chrono::DateTime::<chrono::Utc>::from(at))
+}
+
+fn is_unknown_user(error: &DbErr) -> bool {
+    matches!(error.sql_err(), Some(SqlErr::ForeignKeyConstraintViolation(_)))
+}
+
+impl From<tasks::Model> for Task {
+    fn from(row: tasks::Model) -> Self {
+        let tasks::Model { user_id, id, title, description, completed_at, created_at, updated_at, version } = row;
+        Self {
+            id: TaskId(id),
+            user_id,
+            title: Title(title),
+            description: description.map(Description),
+            completed: completed_at.is_some(),
+            completed_at: completed_at.map(Timestamp::from),
+            created_at: created_at.into(),
+            updated_at: updated_at.into(),
+            version,
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! The published types. What a comment here says stands in the contract: it is written for its readers.
+//!
+//! Replies are serialised, and bodies are read, by serde; poem-openapi's derives only describe the types. The test client
+//! holds every exchange against that description, so the two can't disagree unnoticed.
+
+use chrono::{DateTime, SecondsFormat, SubsecRound, Utc};
+use poem_openapi::{
+    Object,
+    registry::MetaSchema,
+    types::{Example, MaybeUndefined},
+};
+use serde::{Deserialize, Serialize, Serializer};
+use uuid::Uuid;
+
+use crate::contract::published;
+
+/// A task's id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct TaskId(pub Uuid);
+
+published!(TaskId, MetaSchema::new_with_format("string", "uuid"));
+
+/// A point in time, to the microsecond.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Timestamp(DateTime<Utc>);
+
+published!(Timestamp, MetaSchema::new_with_format("string", "date-time"));
+
+impl From<DateTime<Utc>> for Timestamp {
+    // Cut, not rounded: PostgreSQL keeps microseconds, and both databases give back what they were given.
+    fn from(time: DateTime<Utc>) -> Self {
+        Self(time.trunc_subsecs(6))
+    }
+}
+
+impl From<Timestamp> for DateTime<Utc> {
+    fn from(time: Timestamp) -> Self {
+        time.0
+    }
+}
+
+impl Serialize for Timestamp {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(&self.0.to_rfc3339_opts(SecondsFormat::Micros, true))
+    }
+}
+
+// The patterns below are read by regular expression engines of all kinds, so they keep to what these have in common: no
+// look-around, no classes by Unicode property, four hexadecimal digits an escape.
+macro_rules! control {
+    () => {
+        r"\u0000-\u001F\u007F-\u009F"
+    };
+}
+// White space, and what prints nothing: soft hyphen, zero-width characters, directional marks, fillers.
+macro_rules! invisible {
+    () => {
+        r"\s\u00A0\u00AD\u034F\u061C\u115F\u1160\u1680\u17B4\u17B5\u180E\u2000-\u200F\u2028-\u202F\u205F-\u206F\u2800\u3000\u3164\uFEFF\uFFA0"
+    };
+}
+
+/// What is to be done. The published schema bounds it; nothing else makes one from a request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Title(pub String);
+
+published!(
+    Title,
+    MetaSchema {
+        min_length: Some(1),
+        max_length: Some(200),
+        pattern: Some(
+            concat!("^[^", control!(), "]*[^", control!(), invisible!(), "][^", control!(), "]*$").to_owned()
+        ),
+        ..MetaSchema::new("string")
+    }
+);
+
+/// More about a task. The published schema bounds it; nothing else makes one from a request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Description(pub String);
+
+published!(
+    Description,
+    MetaSchema {
+        max_length: Some(1000),
+        // NUL is what PostgreSQL can't keep.
+        pattern: Some(r"^[^\u0000]*$".to_owned()),
+        ..MetaSchema::new("string")
+    }
+);
+
+/// Something that a user wants to get done.
+///
+/// Every field is always present.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Object)]
+#[oai(example)]
+pub struct Task {
+    /// The task's id, a version 7 UUID: a task that was created later has a greater one.
+    pub id: TaskId,
+    /// The user whom the task belongs to: the subject of the token that created it.
+    #[oai(validator(min_length = 1, max_length = 255))]
+    pub user_id: String,
+    /// What is to be done.
+    pub title: Title,
+    /// More about it, or null.
+    #[oai(nullable)]
+    pub description: Option<Description>,
+    /// Whether it is done.
+    pub completed: bool,
+    /// When it was done, or null while it is not. UTC.
+    #[oai(nullable)]
+    pub completed_at: Option<Timestamp>,
+    /// When it was created. UTC.
+    pub created_at: Timestamp,
+    /// When it last changed. UTC.
+    pub updated_at: Timestamp,
+    /// How many times the task has been written, the creation included. The `ETag` of the task is this number in double
+    /// quotes.
+    #[oai(validator(minimum(value = "1")))]
+    pub version: i32,
+}
+
+impl Example for Task {
+    fn example() -> Self {
+        let time = |text: &str| Timestamp(text.parse().expect("an example's time is RFC 3339"));
+        Self {
+            id: TaskId(Uuid::from_u128(0x019a_7e3c_91d4_7b52_8f4e_2a6c_0d1b_3e57)),
+            user_id: "wmqBpHnA7r9Hm5fZeOCKQZVgiGPffCRk".to_owned(),
+            title: Title("Water the plants".to_owned()),
+            description: Some(Description("The ones on the balcony, too.".to_owned())),
+            completed: true,
+            completed_at: Some(time("2026-11-21T18:02:11.048213Z")),
+            created_at: time("2026-11-21T07:15:42.310784Z"),
+            updated_at: time("2026-11-21T18:02:11.048213Z"),
+            version: 2,
+        }
+    }
+}
+
+/// A task to be created.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Object)]
+#[oai(deny_unknown_fields, example)]
+#[serde(deny_unknown_fields)]
+pub struct NewTask {
+    /// What is to be done: 1 to 200 characters, at least one of them visible, none a control character. A character is
+    /// a Unicode code point.
+    pub title: Title,
+    /// More about it, at most 1,000 characters, or null.
+    #[oai(nullable)]
+    pub description: Option<Description>,
+    /// Whether it is done already.
+    #[oai(default)]
+    #[serde(default)]
+    pub completed: bool,
+}
+
+impl Example for NewTask {
+    fn example() -> Self {
+        Self {
+            title: Title("Water the plants".to_owned()),
+            description: Some(Description("The ones on the balcony, too.".to_owned())),
+            completed: false,
+        }
+    }
+}
+
+/// What to change in a task. At least one field is given; what is left out stays as it is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Object)]
+#[oai(deny_unknown_fields, example)]
+#[serde(deny_unknown_fields)]
+pub struct TaskUpdate {
+    /// What is to be done: 1 to 200 characters, at least one of them visible, none a control character. A character is
+    /// a Unicode code point.
+    #[oai(skip_serializing_if_is_none)]
+    pub title: Option<Title>,
+    /// More about it, at most 1,000 characters. Null clears it.
+    #[oai(nullable)]
+    #[serde(default)]
+    pub description: MaybeUndefined<Description>,
+    /// Whether it is done. A task that is done already keeps the time at which it was done.
+    #[oai(skip_serializing_if_is_none)]
+    pub completed: Option<bool>,
+}
+
+impl Example for TaskUpdate {
+    fn example() -> Self {
+        Self {
+            title: Some(Title("Water all the plants".to_owned())),
+            description: MaybeUndefined::Null,
+            completed: None,
+        }
+    }
+}
+
+/// The state to bring a task into.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Object)]
+#[oai(deny_unknown_fields, example)]
+#[serde(deny_unknown_fields)]
+pub struct TaskCompletion {
+    /// Whether the task is to be done. Left out, its state is flipped.
+    pub completed: Option<bool>,
+}
+
+impl Example for TaskCompletion {
+    fn example() -> Self {
+        Self { completed: Some(true) }
+    }
+}

@@ -1,0 +1,31 @@
+//! What the operator is told, on standard error: never a token, a title, a body or a database's address.
+
+use std::{io, panic};
+
+use tracing_subscriber::{EnvFilter, Layer, layer::SubscriberExt, util::SubscriberInitExt};
+
+use crate::config::{self, LogFormat, Unusable};
+
+/// Starts logging.
+///
+/// # Errors
+/// The filter is none.
+pub fn start(settings: &config::Log) -> Result<(), Unusable> {
+    let filter = EnvFilter::try_new(&settings.filter)
+        .map_err(|error| Unusable(format!("`log.filter` is not a level such as `info`, nor a list: {error}")))?
+        // It tells in three lines what the server tells in one.
+        .add_directive("sea_orm_migration=warn".parse().expect("a directive"));
+    let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr);
+    let lines = match settings.format {
+        LogFormat::Text => lines.with_ansi(io::IsTerminal::is_terminal(&io::stderr())).boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).boxed(),
+    };
+    tracing_subscriber::registry().with(filter).with(lines).init();
+
+    // The message of a panic may quote what a caller sent, so only the place is told.
+    panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        tracing::error!(place, "panicked at {place}");
+    }));
+    Ok(())
+}

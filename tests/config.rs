@@ -1,0 +1,307 @@
+//! Settings: where they come from, who wins, and what is refused.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::fs;
+
+use taskpact::config::{Config, Loaded};
+use tempfile::TempDir;
+
+const SECRET: &str = "a secret that must never be shown 123";
+
+/// A working directory with these files.
+fn directory(files: &[(&str, &str)]) -> TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    for (name, content) in files {
+        fs::write(directory.path().join(name), content).unwrap();
+    }
+    directory
+}
+
+fn load(files: &[(&str, &str)], environment: &[(&str, &str)]) -> Result<Loaded, String> {
+    load_in(&directory(files), environment)
+}
+
+fn load_in(directory: &TempDir, environment: &[(&str, &str)]) -> Result<Loaded, String> {
+    let environment = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    Loaded::from(directory.path(), environment).map_err(|error| within(directory, &error.to_string()))
+}
+
+/// `text` as if the directory were the working directory.
+fn within(directory: &TempDir, text: &str) -> String {
+    text.replace(&format!("{}/", directory.path().display()), "")
+}
+
+/// The settings in force as they are printed.
+fn shown(files: &[(&str, &str)], environment: &[(&str, &str)]) -> String {
+    let directory = directory(files);
+    within(&directory, &load_in(&directory, environment).unwrap().describe())
+}
+
+/// Panics unless the settings are refused with just these words.
+fn refused(files: &[(&str, &str)], environment: &[(&str, &str)], words: &str) {
+    assert_eq!(load(files, environment).unwrap_err(), words);
+}
+
+#[test]
+fn the_defaults_are_these() {
+    let expected = r#"[server]
+host = "127.0.0.1"  # default
+port = 8080  # default
+request_timeout_ms = 15000  # default
+shutdown_timeout_secs = 20  # default
+max_connections = 1000  # default
+
+[database]
+url = "sqlite://data/taskpact.db"  # default
+max_connections = 10  # default
+acquire_timeout_ms = 3000  # default
+migrate = true  # default
+
+[auth]
+# secret is not set
+leeway_secs = 30  # default
+development = "loopback"  # default
+
+[cors]
+allowed_origins = ["http://localhost:3000"]  # default
+
+[log]
+format = "text"  # default
+filter = "info"  # default
+"#;
+    assert_eq!(shown(&[], &[]), expected);
+}
+
+#[test]
+fn later_sources_win_and_each_is_named() {
+    let toml = ("taskpact.toml", "[server]\nport = 1\nhost = '::1'\nmax_connections = 5\n[log]\nfilter = 'warn'");
+    let dot_env = (".env", "PORT=2\nHOST=127.0.0.2\n# a comment\nexport TASKPACT_LOG__FORMAT='json'\n");
+    let environment = [("PORT", "3"), ("TASKPACT_SERVER__PORT", "4"), ("TASKPACT_DATABASE__MIGRATE", "false")];
+
+    let all = shown(&[toml, dot_env], &environment);
+
+    for line in [
+        "port = 4  # environment variable TASKPACT_SERVER__PORT",
+        "host = \"127.0.0.2\"  # .env file's HOST",
+        "max_connections = 5  # taskpact.toml",
+        "filter = \"warn\"  # taskpact.toml",
+        "format = \"json\"  # .env file's TASKPACT_LOG__FORMAT",
+        "migrate = false  # environment variable TASKPACT_DATABASE__MIGRATE",
+        "leeway_secs = 30  # default",
+    ] {
+        assert!(all.contains(&format!("\n{line}\n")), "{line}\n\n{all}");
+    }
+    assert!(shown(&[toml, dot_env], &[("PORT", "3")]).contains("port = 3  # environment variable PORT"));
+    assert!(shown(&[toml, dot_env], &[]).contains("port = 2  # .env file's PORT"));
+    assert!(shown(&[toml], &[]).contains("port = 1  # taskpact.toml"));
+}
+
+#[test]
+fn the_names_that_people_already_have_are_known() {
+    let environment =
+        [("DATABASE_URL", "postgres://u@h/d"), ("BETTER_AUTH_SECRET", SECRET), ("HOST", "0.0.0.0"), ("PORT", "80")];
+    let config = load(&[], &environment).unwrap().config;
+
+    assert_eq!(config.database.url.expose(), "postgres://u@h/d");
+    assert_eq!(config.auth.secret.unwrap().expose(), SECRET);
+    assert_eq!((config.server.host.as_str(), config.server.port.get::<u16>()), ("0.0.0.0", 80));
+}
+
+#[test]
+fn a_variable_without_a_value_is_no_setting() {
+    let environment = [("PORT", ""), ("BETTER_AUTH_SECRET", ""), ("TASKPACT_CONFIG", ""), ("TASKPACT_LOG__FORMAT", "")];
+    assert_eq!(shown(&[], &environment), shown(&[], &[]));
+}
+
+#[test]
+fn another_file_can_be_named_and_must_exist() {
+    let files = [("other.toml", "[server]\nport = 9"), ("taskpact.toml", "[server]\nport = 8")];
+    assert!(shown(&files, &[("TASKPACT_CONFIG", "other.toml")]).contains("port = 9  # "));
+
+    let refusal = load(&files, &[("TASKPACT_CONFIG", "missing.toml")]).unwrap_err();
+    assert!(refusal.contains("missing.toml, which TASKPACT_CONFIG names, can't be read"), "{refusal}");
+}
+
+#[test]
+fn text_stays_text_whatever_it_looks_like() {
+    for secret in
+        ["12345678901234567890123456789012", "true                              ", "[1, 2, 3]                         "]
+    {
+        let config = load(&[], &[("BETTER_AUTH_SECRET", secret), ("TASKPACT_LOG__FILTER", "1")]).unwrap().config;
+        assert_eq!((config.auth.secret.unwrap().expose(), config.log.filter.as_str()), (secret, "1"));
+    }
+}
+
+#[test]
+fn a_list_is_separated_by_commas() {
+    let config =
+        load(&[], &[("TASKPACT_CORS__ALLOWED_ORIGINS", "https://a.example, http://b.example:81")]).unwrap().config;
+    let origins: Vec<_> = config.cors.allowed_origins.iter().map(taskpact::config::Origin::as_str).collect();
+    assert_eq!(origins, ["https://a.example", "http://b.example:81"]);
+}
+
+#[test]
+fn an_unknown_key_is_an_error_that_names_it() {
+    let known = "host, port, request_timeout_ms, shutdown_timeout_secs, max_connections";
+    refused(
+        &[("taskpact.toml", "[server]\nprot = 1")],
+        &[],
+        &format!("there is no setting `server.prot` (taskpact.toml); known here: {known}"),
+    );
+    refused(
+        &[],
+        &[("TASKPACT_SERVER__PROT", "1")],
+        &format!("there is no setting `server.prot` (environment variable TASKPACT_SERVER__PROT); known here: {known}"),
+    );
+    refused(
+        &[(".env", "TASKPACT_SERVR__PORT=1")],
+        &[],
+        "there is no setting `servr` (.env file's TASKPACT_SERVR__PORT); known here: server, database, auth, cors, log",
+    );
+    refused(
+        &[],
+        &[("TASKPACT_PORT", "1")],
+        "the environment variable TASKPACT_PORT is no setting: write two underscores between the levels, as in \
+         TASKPACT_SERVER__PORT",
+    );
+}
+
+#[test]
+fn what_kubernetes_sets_for_a_service_of_this_name_is_no_setting() {
+    let environment = [
+        ("TASKPACT_PORT", "tcp://10.0.0.1:8080"),
+        ("TASKPACT_PORT_8080_TCP", "tcp://10.0.0.1:8080"),
+        ("TASKPACT_PORT_8080_TCP_ADDR", "10.0.0.1"),
+        ("TASKPACT_SERVICE_HOST", "10.0.0.1"),
+        ("TASKPACT_SERVICE_PORT_HTTP", "8080"),
+    ];
+    assert_eq!(shown(&[], &environment), shown(&[], &[]));
+}
+
+#[test]
+fn a_value_out_of_its_range_is_refused_with_the_range() {
+    refused(
+        &[],
+        &[("PORT", "65536")],
+        "`server.port` (environment variable PORT): expected a whole number from 0 to 65535",
+    );
+    refused(
+        &[],
+        &[("PORT", "http")],
+        "`server.port` (environment variable PORT): expected a whole number from 0 to 65535",
+    );
+    refused(
+        &[("taskpact.toml", "[database]\nmax_connections = 0")],
+        &[],
+        "`database.max_connections` (taskpact.toml): expected a whole number from 1 to 1000",
+    );
+    refused(
+        &[("taskpact.toml", "[auth]\nleeway_secs = -1")],
+        &[],
+        "`auth.leeway_secs` (taskpact.toml): expected a whole number from 0 to 60",
+    );
+    refused(
+        &[("taskpact.toml", "[log]\nformat = 'yaml'")],
+        &[],
+        "`log.format` (taskpact.toml): expected one of text, json",
+    );
+    refused(
+        &[],
+        &[("TASKPACT_DATABASE__MIGRATE", "perhaps")],
+        "`database.migrate` (environment variable TASKPACT_DATABASE__MIGRATE): expected a boolean",
+    );
+    refused(
+        &[],
+        &[("TASKPACT_CORS__ALLOWED_ORIGINS", "https://a.example/")],
+        "`cors.allowed_origins.0` (environment variable TASKPACT_CORS__ALLOWED_ORIGINS): write the origin as \
+         `https://a.example`",
+    );
+    for origin in ["*", "a.example", "file:///x"] {
+        let refusal = load(&[], &[("TASKPACT_CORS__ALLOWED_ORIGINS", origin)]).unwrap_err();
+        assert!(refusal.ends_with("expected an origin such as `https://app.example.com`"), "{refusal}");
+    }
+}
+
+#[test]
+fn a_database_address_is_checked_before_it_is_used() {
+    for (url, words) in [
+        ("mysql://u:hush@h/d", "expected `sqlite://"),
+        ("not an address, hush", "expected `sqlite://"),
+        ("postgres://u:hu sh@h:port/d", "expected `sqlite://"),
+        ("postgresql+asyncpg://u:hush@h/d", "leave out the driver: write `postgresql://"),
+    ] {
+        let refusal = load(&[], &[("DATABASE_URL", url)]).unwrap_err();
+        assert!(refusal.starts_with("`database.url` (environment variable DATABASE_URL): "), "{refusal}");
+        assert!(refusal.contains(words) && !refusal.contains("hush"), "{refusal}");
+    }
+}
+
+#[test]
+fn a_secret_that_could_be_guessed_is_refused() {
+    let short = load(&[], &[("BETTER_AUTH_SECRET", &SECRET[..31])]).unwrap_err();
+    assert!(
+        short.starts_with("`auth.secret` (environment variable BETTER_AUTH_SECRET) is shorter than 32 bytes"),
+        "{short}"
+    );
+    load(&[], &[("BETTER_AUTH_SECRET", &SECRET[..32])]).unwrap();
+
+    let public =
+        load(&[("taskpact.toml", "[auth]\nsecret = 'better-auth-secret-12345678901234567890'")], &[]).unwrap_err();
+    assert!(
+        public.starts_with("`auth.secret` (taskpact.toml) is the constant that Better Auth falls back to"),
+        "{public}"
+    );
+}
+
+#[test]
+fn no_secret_is_ever_shown() {
+    let environment = [
+        ("BETTER_AUTH_SECRET", SECRET),
+        ("DATABASE_URL", "postgres://user:hush@host:5432/name?sslmode=verify-full&password=hush2"),
+    ];
+    let loaded = load(&[], &environment).unwrap();
+    for text in [loaded.describe(), format!("{:?}", loaded.config)] {
+        assert!(!text.contains(SECRET) && !text.contains("hush"), "{text}");
+        assert!(text.contains("(hidden)") && text.contains("postgres://user:hidden@host:5432/name"), "{text}");
+        assert!(text.contains("sslmode=verify-full"), "{text}");
+    }
+
+    // Neither in what is said about a secret that is wrong.
+    for toml in
+        ["[auth]\nsecret = 1234567", "[auth]\nsecret = ['hush']", "[auth]\nsecret = 'hush", "[auth.secret]\nhush = 1"]
+    {
+        let refusal = load(&[("taskpact.toml", toml)], &[]).unwrap_err();
+        assert!(!refusal.contains("1234567") && !refusal.contains("hush"), "{refusal}");
+        assert!(refusal.contains("`auth.secret") || refusal.contains("line 2"), "{refusal}");
+    }
+    let refusal = load(&[(".env", "BETTER_AUTH_SECRET=hush hush\n")], &[]).unwrap_err();
+    assert!(refusal.ends_with(".env is not a list of NAME=value lines") && !refusal.contains("hush"), "{refusal}");
+}
+
+#[test]
+fn the_example_files_are_complete_and_are_the_defaults() {
+    let toml = fs::read_to_string("taskpact.example.toml").unwrap();
+    let dot_env = fs::read_to_string(".env.example").unwrap();
+    let values = |text: &str| -> Vec<String> {
+        text.lines().map(|line| line.split("  # ").next().unwrap().to_owned()).collect()
+    };
+    let defaults = values(&shown(&[], &[]));
+    assert_eq!(values(&shown(&[("taskpact.toml", &toml)], &[])), defaults);
+    assert_eq!(values(&shown(&[(".env", &dot_env)], &[])), defaults);
+
+    let tables = serde_json::to_value(Config::default()).unwrap();
+    for (table, settings) in tables.as_object().unwrap() {
+        assert!(toml.contains(&format!("\n[{table}]\n")), "{table}");
+        for name in settings.as_object().unwrap().keys() {
+            let variable = format!("TASKPACT_{table}__{name}=").to_uppercase();
+            assert!(dot_env.contains(&format!("\n{variable}")), "{variable} is not in .env.example");
+            let part = toml.split(&format!("\n[{table}]\n")).nth(1).unwrap().split("\n[").next().unwrap();
+            let line = format!("{name} = ");
+            assert!(
+                part.lines().any(|l| l.trim_start_matches("# ").starts_with(&line)),
+                "{table}.{name} is not in the file"
+            );
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! The committed contract: that it is this server's, and that it says what a contract must.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod support;
+
+use std::{collections::BTreeSet, fs};
+
+use hyper::Method;
+use serde_json::{Value, json};
+use support::contract::{DOCUMENT, OPERATIONS};
+use taskpact::contract::Contract;
+
+#[test]
+fn the_committed_contract_is_that_of_the_server() {
+    let committed = fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/api-spec.yaml")).unwrap();
+    assert!(
+        committed == Contract::get().yaml,
+        "api-spec.yaml is not the contract of this server. Look at what changed, then write it: \
+         `cargo run -- spec > api-spec.yaml`"
+    );
+}
+
+#[test]
+fn both_forms_say_the_same() {
+    let json: Value = serde_json::from_slice(&Contract::get().json).unwrap();
+    assert_eq!(json, *DOCUMENT);
+}
+
+#[test]
+fn these_are_the_operations() {
+    let operations: Vec<_> = OPERATIONS.iter().map(|o| format!("{} {} {}", o.id, o.method, o.path)).collect();
+    assert_eq!(
+        operations,
+        [
+            "listTasks GET /api/{user_id}/tasks",
+            "createTask POST /api/{user_id}/tasks",
+            "getTask GET /api/{user_id}/tasks/{task_id}",
+            "updateTask PUT /api/{user_id}/tasks/{task_id}",
+            "deleteTask DELETE /api/{user_id}/tasks/{task_id}",
+            "toggleTaskCompletion PATCH /api/{user_id}/tasks/{task_id}/complete",
+            "getHealth GET /health",
+            "getReadiness GET /health/ready",
+        ]
+    );
+}
+
+#[test]
+fn everything_is_described() {
+    assert!(DOCUMENT["openapi"].as_str().unwrap().starts_with("3.0."));
+    let described = |value: &Value, what: &str| {
+        assert!(!value["description"].as_str().unwrap_or_default().is_empty(), "{what} has no description");
+    };
+    for operation in OPERATIONS.iter() {
+        let (what, is) = (&operation.id, &operation.description);
+        described(is, what);
+        assert!(!is["summary"].as_str().unwrap().is_empty());
+        assert_eq!(is["tags"].as_array().unwrap().len(), 1);
+        for parameter in is["parameters"].as_array().into_iter().flatten() {
+            described(parameter, &format!("{what}: {}", parameter["name"]));
+        }
+        if let Some(body) = is.get("requestBody") {
+            described(body, what);
+        }
+        for (status, response) in is["responses"].as_object().unwrap() {
+            described(response, &format!("{what} {status}"));
+            for (name, header) in response["headers"].as_object().unwrap() {
+                described(header, &format!("{what} {status} {name}"));
+            }
+        }
+    }
+    for (name, schema) in DOCUMENT["components"]["schemas"].as_object().unwrap() {
+        described(schema, name);
+        for (field, schema) in schema["properties"].as_object().unwrap() {
+            described(schema, &format!("{name}.{field}"));
+        }
+    }
+    for (name, scheme) in DOCUMENT["components"]["securitySchemes"].as_object().unwrap() {
+        described(scheme, name);
+    }
+}
+
+#[test]
+fn every_schema_has_an_example_that_it_allows() {
+    let schemas = DOCUMENT["components"]["schemas"].as_object().unwrap();
+    assert!(schemas.len() >= 8);
+    for (name, schema) in schemas {
+        let example = schema.get("example").unwrap_or_else(|| panic!("{name} has no example"));
+        let reference = json!({"$ref": format!("#/components/schemas/{name}")});
+        assert!(taskpact::contract::validator(&DOCUMENT, &reference).is_valid(example), "{name} forbids its example");
+    }
+    for operation in OPERATIONS.iter() {
+        for parameter in operation.description["parameters"].as_array().into_iter().flatten() {
+            let schema = &parameter["schema"];
+            let validator = taskpact::contract::validator(&DOCUMENT, schema);
+            let examples = [&parameter["example"], &schema["default"]];
+            let mut examples = examples.iter().filter(|example| !example.is_null()).peekable();
+            assert!(examples.peek().is_some(), "{}: {} has no example", operation.id, parameter["name"]);
+            assert!(examples.all(|example| validator.is_valid(example)), "{}: {}", operation.id, parameter["name"]);
+        }
+    }
+}
+
+#[test]
+fn media_types_and_headers_are_in_their_usual_form() {
+    let (mut media_types, mut headers) = (BTreeSet::new(), BTreeSet::new());
+    for operation in OPERATIONS.iter() {
+        let is = &operation.description;
+        let contents = is["responses"].as_object().unwrap().values().chain(is.get("requestBody"));
+        for content in contents.filter_map(|message| message["content"].as_object()) {
+            media_types.extend(content.keys().cloned());
+        }
+        for response in is["responses"].as_object().unwrap().values() {
+            headers.extend(response["headers"].as_object().unwrap().keys().cloned());
+        }
+        let parameters = is["parameters"].as_array().into_iter().flatten().filter(|p| p["in"] == "header");
+        headers.extend(parameters.map(|parameter| parameter["name"].as_str().unwrap().to_owned()));
+    }
+    assert_eq!(media_types.into_iter().collect::<Vec<_>>(), ["application/json", "application/problem+json"]);
+    let usual = [
+        "ETag",
+        "If-Match",
+        "If-None-Match",
+        "Link",
+        "Location",
+        "Next-Cursor",
+        "Retry-After",
+        "WWW-Authenticate",
+        "X-Request-Id",
+    ];
+    assert_eq!(headers.into_iter().collect::<Vec<_>>(), usual);
+}
+
+#[test]
+fn bodies_are_closed_and_replies_are_complete() {
+    let schema = |name: &str| &DOCUMENT["components"]["schemas"][name];
+    for body in ["NewTask", "TaskUpdate", "TaskCompletion"] {
+        assert_eq!(schema(body)["additionalProperties"], false, "{body}");
+    }
+    for reply in ["Task", "Problem", "ValidationProblem", "Violation", "Health"] {
+        let fields: Vec<_> = schema(reply)["properties"].as_object().unwrap().keys().map(|name| json!(name)).collect();
+        assert_eq!(schema(reply)["required"], json!(fields), "{reply}");
+        assert_eq!(schema(reply)["additionalProperties"], Value::Null, "{reply} may grow");
+    }
+    let nullable = |name: &str| -> Vec<&String> {
+        let fields = schema(name)["properties"].as_object().unwrap().iter();
+        fields.filter(|(_, field)| field["nullable"] == true).map(|(name, _)| name).collect()
+    };
+    assert_eq!(nullable("Task"), ["description", "completed_at"]);
+    assert_eq!(nullable("NewTask"), ["description"]);
+    assert_eq!(nullable("TaskUpdate"), ["description"]);
+    assert!(nullable("TaskCompletion").is_empty());
+    assert_eq!(schema("NewTask")["required"], json!(["title"]));
+    assert_eq!(schema("TaskUpdate")["minProperties"], 1);
+}
+
+#[test]
+fn a_request_means_the_operation_at_its_path() {
+    let contract = Contract::get();
+    let id = |method: Method, path: &str| contract.operation(&method, path).map(|operation| operation.id.as_str());
+
+    assert_eq!(id(Method::GET, "/api/ann/tasks"), Some("listTasks"));
+    assert_eq!(id(Method::GET, "/api/ann/tasks/1"), Some("getTask"));
+    assert_eq!(id(Method::PATCH, "/api/ann/tasks/1/complete"), Some("toggleTaskCompletion"));
+    assert_eq!(id(Method::GET, "/health/ready"), Some("getReadiness"));
+    for path in [
+        "",
+        "/",
+        "/api",
+        "/api//tasks",
+        "/api/ann/tasks/",
+        "/api/ann/tasks/1/complete",
+        "/api/ann/tasks/1/2",
+        "/healthy",
+    ] {
+        assert_eq!(id(Method::GET, path), None, "{path}");
+    }
+}

@@ -1,0 +1,355 @@
+//! What every request meets: ids, slashes, HEAD, unknown paths and methods, origins, broken requests.
+
+use std::{net::SocketAddr, time::Duration};
+
+use hyper::Method;
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+use super::{app, id};
+use crate::support::{Reply, User, contract::OPERATIONS, unused_id};
+
+/// Sends bytes as they are, and gives back what the server answers until it closes or is silent.
+pub(super) async fn exchange(address: SocketAddr, request: &[u8]) -> String {
+    let (mut read, mut write) = TcpStream::connect(address).await.unwrap().into_split();
+    let mut answer = Vec::new();
+    let writing = async {
+        // A server that closes early makes this fail; what counts is what it said.
+        let _ = write.write_all(request).await;
+        std::future::pending::<()>().await;
+    };
+    let reading = async {
+        let mut chunk = vec![0; 16 * 1024];
+        while let Ok(Ok(count @ 1..)) = tokio::time::timeout(Duration::from_secs(2), read.read(&mut chunk)).await {
+            answer.extend_from_slice(&chunk[..count]);
+        }
+    };
+    tokio::select! {
+        () = writing => {}
+        () = reading => {}
+    }
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+#[tokio::test]
+async fn every_answer_has_a_request_id_and_keeps_a_sane_one() {
+    let app = app().await;
+    let ann = app.new_user();
+    let with = async |given: &str| {
+        let reply = ann.call(Method::GET, ann.tasks()).header("X-Request-Id", given).send().await;
+        reply.is(200).header("x-request-id").unwrap().to_owned()
+    };
+
+    for sane in ["a", "7f3-x_Y.z", &"x".repeat(128)] {
+        assert_eq!(with(sane).await, sane);
+    }
+    for strange in ["", " ", "a b", "<script>", "a\"b", "é", &"x".repeat(129)] {
+        let made = with(strange).await;
+        assert!(made != strange && uuid::Uuid::try_parse(&made).is_ok(), "{made}");
+    }
+    let first = ann.list("").await;
+    assert_ne!(first.header("x-request-id"), ann.list("").await.header("x-request-id"));
+
+    let refusal = ann.call(Method::GET, "/nowhere").header("X-Request-Id", "mine").send().await;
+    assert_eq!((refusal.header("x-request-id"), &refusal.json()["request_id"]), (Some("mine"), &json!("mine")));
+}
+
+#[tokio::test]
+async fn a_trailing_slash_makes_no_difference() {
+    let app = app().await;
+    let ann = app.new_user();
+
+    let created = ann.call(Method::POST, ann.tasks() + "/").json(json!({"title": "t"})).send().await;
+    let task = created.is(201).json();
+    assert_eq!(created.header("location"), Some(&*ann.task(id(&task))));
+    ann.post(json!({"title": "u"})).await.is(201);
+
+    let page = ann.call(Method::GET, ann.tasks() + "/?limit=1").send().await;
+    assert!(page.is(200).header("link").unwrap().starts_with(&format!("<{}?limit=1&cursor=", ann.tasks())));
+    let path = ann.task(id(&task)) + "/";
+    assert_eq!(ann.call(Method::GET, &path).send().await.is(200).json(), task);
+    ann.call(Method::PUT, &path).json(json!({"title": "v"})).send().await.is(200);
+    ann.call(Method::PATCH, path.clone() + "complete/").send().await.is(200);
+    ann.call(Method::DELETE, &path).send().await.is(204);
+    app.anybody().call(Method::GET, "/health/").send().await.is(200);
+    app.anybody().call(Method::GET, "/health/ready/").send().await.is(200);
+    app.anybody().call(Method::GET, "/docs/").send().await.is(200);
+
+    ann.call(Method::GET, ann.tasks() + "//").send().await.is_problem(404, "no-such-path");
+}
+
+#[tokio::test]
+async fn head_is_get_without_a_body() {
+    let app = app().await;
+    let ann = app.new_user();
+    let task = ann.create("t").await;
+
+    for path in [
+        ann.tasks(),
+        ann.task(id(&task)),
+        "/health".into(),
+        "/health/ready".into(),
+        "/openapi.json".into(),
+        "/docs".into(),
+        "/nowhere".into(),
+    ] {
+        let (head, get) = (ann.call(Method::HEAD, &path).send().await, ann.call(Method::GET, &path).send().await);
+        assert_eq!((head.status, head.bytes.len()), (get.status, 0), "{path}");
+        for name in ["content-type", "content-length", "etag"] {
+            assert_eq!(head.header(name), get.header(name), "{path}: {name}");
+        }
+    }
+    let unchanged = ann.call(Method::HEAD, ann.task(id(&task))).header("If-None-Match", "\"1\"");
+    unchanged.send().await.is(304);
+    app.anybody().call(Method::HEAD, ann.tasks()).send().await.is(401);
+    let complete = ann.call(Method::HEAD, ann.task(id(&task)) + "/complete").send().await;
+    assert_eq!(complete.is(405).header("allow"), Some("PATCH"));
+}
+
+#[tokio::test]
+async fn an_unknown_path_is_a_problem() {
+    let app = app().await;
+    let ann = app.new_user();
+
+    for path in [
+        "/",
+        "/api",
+        "/api/tasks",
+        "/API/x/tasks",
+        "/api/x/tasks/y/z",
+        "/api/x/tasks/y/complete/z",
+        "/%00",
+        "/%FF",
+        "/docs/x",
+        "/openapi.yml",
+    ] {
+        for method in [Method::GET, Method::POST, Method::DELETE] {
+            let reply = ann.call(method, path).send().await;
+            assert_eq!(
+                reply.is_problem(404, "no-such-path").detail(),
+                "There is nothing at this path. The operations are listed at /docs."
+            );
+        }
+    }
+    ann.call(Method::GET, "/problems/unheard-of").send().await.is_problem(404, "no-such-path");
+}
+
+#[tokio::test]
+async fn an_unknown_method_is_told_the_known_ones() {
+    let app = app().await;
+    let ann = app.new_user();
+    let task = ann.task(&unused_id());
+
+    for (method, path, known) in [
+        ("PUT", ann.tasks(), "GET, HEAD, POST"),
+        ("DELETE", ann.tasks() + "/", "GET, HEAD, POST"),
+        ("POST", task.clone(), "GET, HEAD, PUT, DELETE"),
+        ("PATCH", task.clone(), "GET, HEAD, PUT, DELETE"),
+        ("OPTIONS", task.clone(), "GET, HEAD, PUT, DELETE"),
+        ("GET", task.clone() + "/complete", "PATCH"),
+        ("BREW", task + "/complete", "PATCH"),
+        ("POST", "/health".into(), "GET, HEAD"),
+        ("TRACE", "/health/ready".into(), "GET, HEAD"),
+        ("POST", "/docs".into(), "GET, HEAD"),
+        ("PUT", "/problems/internal".into(), "GET, HEAD"),
+    ] {
+        let reply = ann.call(method.parse().unwrap(), &path).send().await;
+        assert_eq!(reply.is_problem(405, "method-not-allowed").header("allow"), Some(known), "{method} {path}");
+    }
+}
+
+#[tokio::test]
+async fn health_needs_no_token() {
+    let app = app().await;
+    for path in ["/health", "/health/ready"] {
+        assert_eq!(app.anybody().call(Method::GET, path).send().await.is(200).json(), json!({"status": "ok"}));
+    }
+}
+
+#[tokio::test]
+async fn the_contract_and_its_pages_are_served() {
+    let app = app().await;
+    let get = async |path: &str| app.anybody().call(Method::GET, path).send().await;
+
+    let json = get("/openapi.json").await;
+    assert_eq!(
+        (json.is(200).header("content-type"), json.json()),
+        (Some("application/json"), crate::support::contract::DOCUMENT.clone())
+    );
+    let yaml = get("/openapi.yaml").await;
+    assert_eq!(yaml.is(200).header("content-type"), Some("application/yaml"));
+    assert_eq!(yaml.bytes, std::fs::read("api-spec.yaml").unwrap());
+
+    let docs = get("/docs").await;
+    let page = String::from_utf8(docs.is(200).bytes.to_vec()).unwrap();
+    assert_eq!(docs.header("content-type"), Some("text/html; charset=utf-8"));
+    assert!(page.contains("SwaggerUIBundle("), "the page has its program within");
+    assert!(page.contains("\"additionalProperties\": false"), "the page shows the mended document");
+    for loaded in ["<script src", "<link ", "@import", "<iframe", "<img "] {
+        assert!(!page.split("<script").next().unwrap().contains(loaded), "the page loads something: {loaded}");
+    }
+
+    let problems =
+        crate::support::contract::DOCUMENT["components"]["schemas"]["Problem"]["properties"]["type"]["enum"].clone();
+    let all = String::from_utf8(get("/problems").await.is(200).bytes.to_vec()).unwrap();
+    assert!(problems.as_array().unwrap().len() > 10);
+    for path in problems.as_array().unwrap().iter().map(|path| path.as_str().unwrap()).chain(["/problems/invalid-body"])
+    {
+        let page = get(path).await;
+        assert_eq!(page.is(200).header("content-type"), Some("text/html; charset=utf-8"));
+        assert!(String::from_utf8_lossy(&page.bytes).contains("What to do:") && all.contains(path), "{path}");
+    }
+}
+
+async fn from(user: &User, origin: &str, path: &str) -> Reply {
+    user.call(Method::GET, path).header("Origin", origin).send().await
+}
+
+fn has_no_cors_headers(reply: &Reply) -> bool {
+    !reply.headers.keys().any(|name| name.as_str().starts_with("access-control-"))
+}
+
+#[tokio::test]
+async fn a_page_of_an_allowed_origin_may_read_answers_and_refusals() {
+    let app = app().await;
+    let ann = app.new_user();
+
+    for (path, user) in
+        [(ann.tasks(), &ann), (ann.tasks(), &app.anybody()), ("/nowhere".into(), &ann), ("/health".into(), &ann)]
+    {
+        let reply = from(user, "http://localhost:3000", &path).await;
+        assert_eq!(reply.header("access-control-allow-origin"), Some("http://localhost:3000"), "{path}");
+        assert_eq!(
+            reply.header("access-control-expose-headers"),
+            Some("ETag, Link, Location, Next-Cursor, Retry-After, X-Request-Id")
+        );
+        assert_eq!(reply.header("vary"), Some("Origin"));
+    }
+}
+
+#[tokio::test]
+async fn a_page_of_another_origin_gets_no_cors_headers() {
+    let app = app().await;
+    let ann = app.new_user();
+
+    for origin in [
+        "http://localhost:3001",
+        "https://localhost:3000",
+        "http://localhost:3000.evil.example",
+        "null",
+        "*",
+        "http://LOCALHOST:3000",
+        "é",
+    ] {
+        let reply = from(&ann, origin, &ann.tasks()).await;
+        assert!(has_no_cors_headers(reply.is(200)), "{origin}");
+        assert_eq!(reply.header("vary"), Some("Origin"));
+    }
+    let reply = ann.list("").await;
+    assert!(has_no_cors_headers(&reply));
+    assert_eq!(reply.header("vary"), Some("Origin"), "a cache must tell the two apart");
+}
+
+#[tokio::test]
+async fn a_preflight_is_answered_for_every_method_and_header() {
+    let app = app().await;
+    let ask = async |origin: &str, method: &str, path: &str| {
+        let call = app.anybody().call(Method::OPTIONS, path).header("Origin", origin);
+        let call = call.header("Access-Control-Request-Method", method);
+        call.header("Access-Control-Request-Headers", "authorization,content-type").send().await
+    };
+    let words = |reply: &Reply, name: &str| -> Vec<String> {
+        reply.header(name).unwrap().split(", ").map(str::to_lowercase).collect()
+    };
+
+    assert_eq!(OPERATIONS.len(), 8);
+    for operation in OPERATIONS.iter() {
+        let reply =
+            ask("http://localhost:3000", operation.method.as_str(), &operation.path.replace(['{', '}'], "x")).await;
+        assert_eq!(reply.is(204).header("access-control-allow-origin"), Some("http://localhost:3000"));
+        assert!(words(&reply, "access-control-allow-methods").contains(&operation.method.as_str().to_lowercase()));
+        let headers = words(&reply, "access-control-allow-headers");
+        let needed = [
+            "authorization",
+            "content-type",
+            "if-match",
+            "if-none-match",
+            "idempotency-key",
+            "x-request-id",
+            "traceparent",
+        ];
+        assert!(needed.iter().all(|header| headers.contains(&(*header).to_owned())), "{headers:?}");
+        assert!(reply.header("vary").unwrap().contains("Origin"));
+        assert!(reply.bytes.is_empty());
+    }
+    let refused = ask("http://evil.example", "GET", "/health").await;
+    assert!(has_no_cors_headers(refused.is_problem(405, "method-not-allowed")));
+}
+
+#[tokio::test]
+async fn the_allowed_origins_can_be_set() {
+    let settings = json!({"cors": {"allowed_origins": ["https://app.example.com", "https://example.com:8443"]}});
+    let app = crate::support::TestApp::start_with(crate::BACKEND, settings).await;
+    let ann = app.new_user();
+
+    for origin in ["https://app.example.com", "https://example.com:8443"] {
+        assert_eq!(from(&ann, origin, &ann.tasks()).await.header("access-control-allow-origin"), Some(origin));
+    }
+    assert!(has_no_cors_headers(&from(&ann, "http://localhost:3000", &ann.tasks()).await));
+}
+
+#[tokio::test]
+async fn a_broken_request_is_answered_and_the_server_goes_on() {
+    let app = app().await;
+    let long_path = format!("GET /{} HTTP/1.1\r\nHost: x\r\n\r\n", "x".repeat(70_000));
+    let many_headers = format!("GET /health HTTP/1.1\r\nHost: x\r\n{}\r\n", "A: b\r\n".repeat(200));
+    let both_lengths =
+        "POST /api/x/tasks HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n";
+    for (request, status) in [
+        ("BROKEN\r\n\r\n", "400"),
+        ("GET /health HTTP/9.9\r\n\r\n", "400"),
+        ("GET /health HTTP/1.1\r\nbad header\r\n\r\n", "400"),
+        ("POST /api/x/tasks HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n", "400"),
+        (both_lengths, "40"),
+        (&long_path, "414"),
+        (&many_headers, "431"),
+    ] {
+        let answer = exchange(app.address, request.as_bytes()).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{request:.40}: {answer:.200}");
+    }
+    app.anybody().call(Method::GET, "/health").send().await.is(200);
+}
+
+#[tokio::test]
+async fn a_refusal_arrives_although_the_body_is_still_being_sent() {
+    let app = app().await;
+    let ann = app.new_user();
+    let body = format!("{{\"title\":\"{}\"}}", "x".repeat(3 * 1024 * 1024));
+
+    for (user, status) in [(&app.anybody(), 401), (&app.new_user(), 403), (&ann, 413)] {
+        let call = user.call(Method::POST, ann.tasks()).header("Content-Type", "application/json").body(body.clone());
+        call.send().await.is(status);
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_takes_too_long_is_answered_503() {
+    let app = crate::support::TestApp::start_with(crate::BACKEND, json!({"server": {"request_timeout_ms": 300}})).await;
+    let ann = app.new_user();
+    // A body that never comes to its end.
+    let request = format!(
+        "POST {} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {}\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{{",
+        ann.tasks(),
+        ann.token
+    );
+    let answer = exchange(app.address, request.as_bytes()).await;
+
+    assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+    assert!(answer.to_lowercase().contains("\r\nretry-after: 2\r\n"), "{answer}");
+    let problem: Value = serde_json::from_str(answer.split("\r\n\r\n").nth(1).unwrap()).unwrap();
+    assert_eq!(problem["type"], "/problems/unavailable");
+    assert_eq!(ann.list("").await.is(200).json(), json!([]));
+}

@@ -1,0 +1,26 @@
+//! What holds on every database. `on_sqlite.rs` and `on_postgres.rs` both run all of it.
+
+mod bodies;
+mod conditions;
+mod contract;
+mod edge;
+mod isolation;
+mod lists;
+mod races;
+mod schema;
+mod tasks;
+mod tokens;
+
+use serde_json::Value;
+
+use crate::{BACKEND, support::TestApp};
+
+/// A server with the default settings and an empty database.
+async fn app() -> TestApp {
+    TestApp::start(BACKEND).await
+}
+
+/// The id of a task.
+fn id(task: &Value) -> &str {
+    task["id"].as_str().unwrap()
+}

@@ -1,0 +1,97 @@
+//! The schema: up, down, up; and that the rows in the program are the tables in the database.
+
+use sea_orm::DbBackend;
+use serde_json::json;
+use taskpact::store::Store;
+
+use crate::{
+    BACKEND,
+    support::{Backend, Database, TestApp, config},
+};
+
+#[tokio::test]
+async fn the_schema_goes_up_down_and_up() {
+    let database = Database::new(BACKEND).await;
+    let store = Store::new(&config(&database.url(), json!({})).database).unwrap();
+
+    assert!(store.migration_status().await.unwrap().iter().all(|step| !step.applied));
+    assert!(store.ready().await.is_err(), "there is no table yet");
+    let steps = store.migrate_up().await.unwrap();
+    assert!(!steps.is_empty());
+    assert!(store.migration_status().await.unwrap().iter().all(|step| step.applied));
+    store.ready().await.unwrap();
+    assert!(store.migrate_up().await.unwrap().is_empty(), "there is nothing left to do");
+
+    let mut undone = store.migrate_down(100).await.unwrap();
+    undone.reverse();
+    assert_eq!(undone, steps);
+    assert!(store.ready().await.is_err(), "the tables are gone");
+    assert_eq!(store.migrate_up().await.unwrap(), steps);
+    store.ready().await.unwrap();
+    store.close().await;
+}
+
+#[tokio::test]
+async fn the_entities_are_the_tables() {
+    let (migrated, believed) = (Database::new(BACKEND).await, Database::new(BACKEND).await);
+    Store::new(&config(&migrated.url(), json!({})).database).unwrap().migrate_up().await.unwrap();
+    let backend = match BACKEND {
+        Backend::Sqlite => DbBackend::Sqlite,
+        Backend::Postgres => DbBackend::Postgres,
+    };
+    for statement in taskpact::store::tables(backend) {
+        believed.execute(&statement).await;
+    }
+
+    let (migrated, believed) = (columns(&migrated).await, columns(&believed).await);
+    assert_eq!(migrated.len(), 9, "{migrated:#?}");
+    assert_eq!(migrated, believed);
+}
+
+/// Each column of the two tables: its name, its type, whether it may be null, and its place in the key.
+async fn columns(database: &Database) -> Vec<String> {
+    let query = match BACKEND {
+        Backend::Sqlite => {
+            r#"select concat_ws(' ', m.name, c.name, lower(c.type), c."notnull", c.pk) from sqlite_schema as m
+               join pragma_table_info(m.name) as c where m.name in ('users', 'tasks') order by 1"#
+        }
+        Backend::Postgres => {
+            "select concat_ws(' ', table_name, column_name, data_type, character_maximum_length, is_nullable,
+                (select k.ordinal_position from information_schema.key_column_usage as k
+                 join information_schema.table_constraints as t using (constraint_name, table_name)
+                 where constraint_type = 'PRIMARY KEY' and table_name = c.table_name and column_name = c.column_name))
+             from information_schema.columns as c where table_name in ('users', 'tasks') order by 1"
+        }
+    };
+    database.query(query).await
+}
+
+#[tokio::test]
+async fn a_database_of_a_newer_version_is_not_touched() {
+    let app = TestApp::start(BACKEND).await;
+    app.database.execute("insert into seaql_migrations values ('m29990101_000001_from_the_future', 0)").await;
+
+    for outcome in [app.store.migrate_up().await, app.store.migrate_down(1).await] {
+        assert!(outcome.unwrap_err().to_string().contains("m29990101_000001_from_the_future"));
+    }
+    app.new_user().create("It still serves").await;
+}
+
+#[tokio::test]
+async fn erasing_a_user_erases_what_is_theirs() {
+    let app = TestApp::start(BACKEND).await;
+    let (ann, bob) = (app.user("ann"), app.user("bob"));
+    ann.create("t").await;
+    bob.create("t").await;
+
+    let statement = match app.database {
+        // Foreign keys are a matter of the connection there.
+        Database::Sqlite(_) => "pragma foreign_keys = on; delete from users where id = 'ann'",
+        Database::Postgres(_) => "delete from users where id = 'ann'",
+    };
+    app.database.execute(statement).await;
+
+    assert_eq!(ann.list("").await.json(), json!([]));
+    assert_eq!(bob.list("").await.json().as_array().unwrap().len(), 1);
+    ann.create("They may come back").await;
+}

@@ -1,0 +1,181 @@
+//! What the tests share: a server to talk to, users to talk as, and a client that believes nothing.
+
+#![allow(dead_code, unreachable_pub, missing_docs, reason = "each test program uses its part")]
+
+pub mod client;
+pub mod contract;
+pub mod postgres;
+
+use std::{sync::Arc, time::Duration};
+
+use serde_json::json;
+use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, SqliteConnection};
+use taskpact::{
+    auth::{Verifier, token},
+    config::{Config, Secret},
+    server::Server,
+    store::Store,
+};
+use tempfile::TempDir;
+use uuid::Uuid;
+
+#[allow(unused_imports, reason = "each test program uses its part")]
+pub use client::{Call, Reply, User};
+
+pub const SECRET: &str = "the secret of the tests, 32 bytes or more";
+
+/// Which database a test program runs on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Backend {
+    Sqlite,
+    Postgres,
+}
+
+/// A database of the test's own, removed at the end.
+pub enum Database {
+    Sqlite(TempDir),
+    Postgres(postgres::Database),
+}
+
+impl Database {
+    pub async fn new(backend: Backend) -> Self {
+        match backend {
+            Backend::Sqlite => Self::Sqlite(tempfile::tempdir().unwrap()),
+            Backend::Postgres => Self::Postgres(postgres::Database::new().await),
+        }
+    }
+
+    pub fn url(&self) -> String {
+        match self {
+            Self::Sqlite(folder) => format!("sqlite://{}/tasks.db", folder.path().display()),
+            Self::Postgres(database) => database.url.clone(),
+        }
+    }
+
+    /// Runs a statement behind the server's back.
+    pub async fn execute(&self, statement: &str) {
+        match self {
+            Self::Postgres(database) => postgres::execute(&database.url, statement).await,
+            Self::Sqlite(_) => {
+                let mut connection = SqliteConnection::connect(&self.create_url()).await.unwrap();
+                connection.execute(AssertSqlSafe(statement.to_owned())).await.unwrap();
+            }
+        }
+    }
+
+    /// The rows of a query that has one column, of text.
+    pub async fn query(&self, query: &str) -> Vec<String> {
+        let query = AssertSqlSafe(query.to_owned());
+        match self {
+            Self::Postgres(database) => {
+                let query = sqlx::query_scalar(query);
+                query.fetch_all(&mut PgConnection::connect(&database.url).await.unwrap()).await.unwrap()
+            }
+            Self::Sqlite(_) => {
+                let query = sqlx::query_scalar(query);
+                query.fetch_all(&mut SqliteConnection::connect(&self.create_url()).await.unwrap()).await.unwrap()
+            }
+        }
+    }
+
+    fn create_url(&self) -> String {
+        self.url() + "?mode=rwc"
+    }
+}
+
+/// A running server with an empty database of its own.
+pub struct TestApp {
+    pub address: std::net::SocketAddr,
+    pub store: Store,
+    pub database: Database,
+}
+
+impl TestApp {
+    pub async fn start(backend: Backend) -> Self {
+        Self::start_with(backend, json!({})).await
+    }
+
+    /// `settings` are those that differ from the defaults.
+    pub async fn start_with(backend: Backend, settings: serde_json::Value) -> Self {
+        let database = Database::new(backend).await;
+        let config = config(&database.url(), settings);
+        let store = Store::new(&config.database).unwrap();
+        store.migrate_up().await.unwrap();
+        let verifier = Verifier::of_shared_secret(&secret(), config.auth.leeway_secs.get());
+        let server = Server::bind(&config, store.clone(), verifier).await.unwrap();
+        let address = server.address().unwrap();
+        tokio::spawn(server.run(std::future::pending()));
+        Self { address, store, database }
+    }
+
+    /// A user whom nobody else is.
+    pub fn new_user(&self) -> User {
+        self.user(&format!("user-{}", Uuid::new_v4().simple()))
+    }
+
+    /// The user with this id.
+    pub fn user(&self, id: &str) -> User {
+        User::new(self.address, id, &token(id))
+    }
+
+    /// A caller without a token.
+    pub fn anybody(&self) -> User {
+        User::new(self.address, "anybody", "")
+    }
+}
+
+/// An id that no task has.
+pub fn unused_id() -> String {
+    Uuid::new_v4().to_string()
+}
+
+/// The default settings but for the database, a free port, and `settings`.
+pub fn config(url: &str, settings: serde_json::Value) -> Config {
+    let mut all = serde_json::to_value(Config::default()).unwrap();
+    merge(&mut all, json!({"server": {"port": 0}, "database": {"url": url}}));
+    merge(&mut all, settings);
+    serde_json::from_value(all).unwrap()
+}
+
+fn merge(into: &mut serde_json::Value, from: serde_json::Value) {
+    match from {
+        serde_json::Value::Object(fields) => {
+            for (name, value) in fields {
+                merge(&mut into[name], value);
+            }
+        }
+        value => *into = value,
+    }
+}
+
+pub fn secret() -> Secret {
+    SECRET.to_owned().into()
+}
+
+/// A token for `user`, valid for an hour.
+pub fn token(user: &str) -> String {
+    token::mint(&secret(), user, Duration::from_hours(1)).unwrap()
+}
+
+/// Runs `count` pieces of work at once and gives back what each came to.
+pub async fn at_once<F, T>(count: usize, work: impl Fn(usize) -> F) -> Vec<T>
+where
+    F: Future<Output = T> + Send + 'static,
+    T: Send + 'static,
+{
+    let barrier = Arc::new(tokio::sync::Barrier::new(count));
+    let running: Vec<_> = (0..count)
+        .map(|n| {
+            let (work, barrier) = (work(n), Arc::clone(&barrier));
+            tokio::spawn(async move {
+                barrier.wait().await;
+                work.await
+            })
+        })
+        .collect();
+    let mut all = Vec::new();
+    for one in running {
+        all.push(one.await.unwrap());
+    }
+    all
+}
