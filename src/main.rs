@@ -22,7 +22,7 @@ use taskpact::{
     contract::Contract,
     server::Server,
     store::Store,
-    telemetry,
+    telemetry::{self, chain},
 };
 use tokio::{
     net::TcpStream,
@@ -234,7 +234,7 @@ async fn prepare(store: &Store, config: &Config) -> Result<(), Failure> {
         match outcome {
             Ok(()) => return Ok(()),
             Err(error) if Store::is_passing(&error) && started.elapsed() < DATABASE_PATIENCE => {
-                tracing::warn!(error = &error as &dyn Error, "the database does not answer yet; trying again");
+                tracing::warn!(cause = chain(&error), "the database does not answer yet; trying again");
                 time::sleep(Duration::from_millis(500)).await;
             }
             Err(error) => return Err(database_failed(config, &error)),
@@ -392,18 +392,4 @@ fn unusable_database(error: &DbErr) -> Failure {
 
 fn database_failed(config: &Config, error: &DbErr) -> Failure {
     Failure::Other(format!("the database {:?} can't be used: {}", config.database.url, chain(error)))
-}
-
-/// An error and its causes, each said once.
-fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let next = error.to_string();
-        if !text.contains(&next) {
-            text = format!("{text}: {next}");
-        }
-        cause = error.source();
-    }
-    text
 }

@@ -1,6 +1,6 @@
 //! What the operator is told, on standard error: never a token, a title, a body or a database's address.
 
-use std::{io, panic};
+use std::{error::Error, io, panic};
 
 use tracing_subscriber::{EnvFilter, Layer, layer::SubscriberExt, util::SubscriberInitExt};
 
@@ -28,4 +28,20 @@ pub fn start(settings: &config::Log) -> Result<(), Unusable> {
         tracing::error!(place, "panicked at {place}");
     }));
     Ok(())
+}
+
+/// An error and its causes in one line, each said once. (As a value of its own kind, an error would reach the log of the
+/// form `json` without its causes.)
+#[must_use]
+pub fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let next = error.to_string();
+        if !text.contains(&next) {
+            text = format!("{text}: {next}");
+        }
+        cause = error.source();
+    }
+    text
 }

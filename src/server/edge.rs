@@ -3,6 +3,7 @@
 
 use std::{
     collections::HashMap,
+    error::Error,
     fmt,
     panic::AssertUnwindSafe,
     time::{Duration, Instant},
@@ -26,6 +27,7 @@ use crate::{
     contract::{self, Contract, Operation},
     problem::{self, Fault},
     store::Store,
+    telemetry::chain,
 };
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -91,7 +93,8 @@ impl Edge {
 
         let operation = operation.map_or("-", |operation| &operation.id);
         let status = answer.status().as_u16();
-        let duration_ms = started.elapsed().as_secs_f64() * 1e3;
+        #[expect(clippy::cast_precision_loss, reason = "a request's microseconds are exact in 53 bits")]
+        let duration_ms = started.elapsed().as_micros() as f64 / 1e3;
         tracing::info!(operation, status, duration_ms, request_id, "{method} {operation} {status}");
         answer
     }
@@ -113,7 +116,8 @@ impl Edge {
         };
         if fault.kind().status.is_server_error() {
             let operation = operation.map_or("-", |operation| &operation.id);
-            tracing::error!(request_id, operation, error = &fault as &dyn std::error::Error, "{operation} failed");
+            let cause = fault.source().map_or_else(|| fault.to_string(), chain);
+            tracing::error!(request_id, operation, cause, "{operation} failed: {cause}");
         }
         problem::answer(&fault, request_id)
     }
@@ -147,4 +151,85 @@ fn trim_slash(uri: &mut Uri) {
     let mut parts = uri.clone().into_parts();
     parts.path_and_query = Some(PathAndQuery::try_from(whole).expect("a part of a path is a path"));
     *uri = Uri::from_parts(parts).expect("the other parts are as they were");
+}
+
+#[cfg(test)]
+mod tests {
+    use poem::{IntoResponse, Route, endpoint::make_sync, error::InternalServerError, http::StatusCode};
+    use serde_json::Value;
+
+    use super::*;
+
+    /// An edge before an endpoint at `/health`, which is declared to answer 200 and nothing else.
+    fn edge(endpoint: impl Endpoint<Output = Response> + 'static, deadline: Duration) -> Edge {
+        Edge {
+            routes: Route::new().at("/health", endpoint).boxed(),
+            contract: Contract::get(),
+            cors: Cors::new(&Config::default().cors),
+            deadline,
+            clock: Clock,
+        }
+    }
+
+    async fn ask(edge: &Edge) -> (StatusCode, Value) {
+        let request = Request::builder().uri_str("/health").header("X-Request-Id", "mine").finish();
+        let answer = edge.answer(request).await;
+        assert_eq!(answer.header("X-Request-Id"), Some("mine"));
+        let status = answer.status();
+        (status, serde_json::from_str(&answer.into_body().into_string().await.unwrap()).unwrap())
+    }
+
+    async fn is_internal(endpoint: impl Endpoint<Output = Response> + 'static) {
+        let (status, problem) = ask(&edge(endpoint, Duration::from_secs(10))).await;
+        assert_eq!((status, &problem["type"]), (StatusCode::INTERNAL_SERVER_ERROR, &"/problems/internal".into()));
+        assert_eq!(problem["request_id"], "mine");
+        assert!(!problem.to_string().contains("secret"));
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_answered_and_the_next_request_too() {
+        let panics = || make_sync(|_| -> Response { panic!("a secret") });
+        is_internal(panics()).await;
+        let edge = edge(panics(), Duration::from_secs(10));
+        for _ in 0..3 {
+            assert_eq!(ask(&edge).await.0, StatusCode::INTERNAL_SERVER_ERROR);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_failure_that_the_operation_does_not_declare_is_a_defect_of_ours() {
+        is_internal(make_sync(|_| -> poem::Result<Response> { Err(Fault::NoSuchTask.into()) })).await;
+    }
+
+    #[tokio::test]
+    async fn a_failure_that_nobody_knows_shows_nothing_of_itself() {
+        let unknown = || InternalServerError(std::io::Error::other("a secret"));
+        is_internal(make_sync(move |_| -> poem::Result<Response> { Err(unknown()) })).await;
+    }
+
+    #[tokio::test]
+    async fn what_takes_too_long_is_given_up() {
+        let sleeps = poem::endpoint::make(|_| async {
+            time::sleep(Duration::from_secs(60)).await;
+            StatusCode::OK.into_response()
+        });
+        // Where it is declared, as it is for every operation that asks the database, it is a 503; the suite shows that.
+        assert_eq!(ask(&edge(sleeps, Duration::from_millis(10))).await.0, StatusCode::INTERNAL_SERVER_ERROR);
+    }
+
+    #[test]
+    fn one_slash_at_the_end_is_removed() {
+        for (given, expected) in [
+            ("/", "/"),
+            ("/a/", "/a"),
+            ("/a", "/a"),
+            ("/a//", "/a/"),
+            ("/a/?b=/", "/a?b=/"),
+            ("http://host/a/?b", "http://host/a?b"),
+        ] {
+            let mut uri = given.parse().unwrap();
+            trim_slash(&mut uri);
+            assert_eq!(uri.to_string(), expected);
+        }
+    }
 }

@@ -16,7 +16,7 @@ use poem::{
 };
 use tokio::{net::TcpListener, sync::Semaphore, time};
 
-use crate::{auth::Verifier, config::Config, store::Store};
+use crate::{auth::Verifier, config::Config, store::Store, telemetry::chain};
 
 mod cors;
 mod edge;
@@ -83,7 +83,7 @@ impl Server {
             let (stream, peer) = match accepted {
                 Ok(connection) => connection,
                 Err(error) => {
-                    tracing::warn!(error = &error as &dyn std::error::Error, "could not accept a connection");
+                    tracing::warn!(cause = chain(&error), "could not accept a connection");
                     time::sleep(ACCEPT_PAUSE).await;
                     continue;
                 }
@@ -103,7 +103,7 @@ impl Server {
             let connection = connections.watch(connection);
             tokio::spawn(async move {
                 if let Err(error) = connection.await {
-                    tracing::debug!(error = &error as &dyn std::error::Error, "a connection broke");
+                    tracing::debug!(cause = chain(&error), "a connection broke");
                 }
                 drop(place);
             });

@@ -5,6 +5,7 @@
 pub mod client;
 pub mod contract;
 pub mod postgres;
+pub mod process;
 
 use std::{sync::Arc, time::Duration};
 

@@ -40,7 +40,7 @@ const KEEPER: &str = r#"
                 "$bin/postgres" -D data -p "$port" -c listen_addresses=127.0.0.1 -c unix_socket_directories= \
                     -c max_connections=200 -c fsync=off -c full_page_writes=off "$@" >>server.log 2>&1 <&- &
                 server=$! ;;
-            stop) stop; echo stopped ;;
+            stop) stop ;;
         esac
     done
     stop

@@ -1,0 +1,438 @@
+//! The program: its commands, how it starts and how it ends.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod support;
+
+use std::{
+    fs,
+    io::{Read, Write},
+    net::{TcpListener, TcpStream},
+    os::unix::fs::PermissionsExt,
+    thread,
+    time::Duration,
+};
+
+use hyper::Method;
+use serde_json::{Value, json};
+use support::{
+    SECRET, User,
+    process::{Server, complaint, printed, program, run, start_eight, text},
+    token,
+};
+use tempfile::{TempDir, tempdir};
+
+const WITH_SECRET: (&str, &str) = ("BETTER_AUTH_SECRET", SECRET);
+
+/// Starts a server with the tests' secret.
+fn serve(directory: &TempDir) -> Server {
+    Server::start(directory.path(), &[WITH_SECRET])
+}
+
+#[test]
+fn help_and_version_need_no_settings() {
+    let here = tempdir().unwrap();
+    let broken = [("TASKPACT_NOTHING", "1")];
+
+    let help = printed(here.path(), &["--help"], &broken);
+    for command in ["serve", "spec", "migrate", "token", "healthcheck", "config"] {
+        assert!(help.contains(&format!("\n  {command} ")), "{help}");
+        assert!(!printed(here.path(), &[command, "--help"], &broken).is_empty());
+    }
+    assert_eq!(printed(here.path(), &["--version"], &broken), format!("taskpact {}\n", env!("CARGO_PKG_VERSION")));
+    complaint(here.path(), &["unheard-of"], &[], 2);
+}
+
+#[test]
+fn spec_prints_the_contract_and_checks_a_file() {
+    let here = tempdir().unwrap();
+    // Settings that nothing could start with.
+    let broken = [("TASKPACT_NOTHING", "1"), ("DATABASE_URL", "nonsense"), ("BETTER_AUTH_SECRET", "short")];
+    let committed = fs::read_to_string("api-spec.yaml").unwrap();
+    let check = |name: &str, format: &str| run(here.path(), &["spec", "--check", name, "--format", format], &broken);
+
+    assert_eq!(printed(here.path(), &["spec"], &broken), committed);
+    let json = printed(here.path(), &["spec", "--format", "json"], &broken);
+    assert_eq!(serde_json::from_str::<Value>(&json).unwrap(), *support::contract::DOCUMENT);
+
+    fs::write(here.path().join("same.yaml"), &committed).unwrap();
+    fs::write(here.path().join("same.json"), &json).unwrap();
+    fs::write(here.path().join("other.yaml"), committed.replacen("maxLength: 200", "maxLength: 201", 1)).unwrap();
+    for (name, format) in [("same.yaml", "yaml"), ("same.json", "json")] {
+        let output = check(name, format);
+        assert!(output.status.success() && output.stdout.is_empty(), "{}", text(&output.stderr));
+    }
+    let line = committed.lines().position(|line| line.ends_with("maxLength: 200")).unwrap() + 1;
+    let other = check("other.yaml", "yaml");
+    assert_eq!(other.status.code(), Some(1));
+    assert!(text(&other.stderr).contains(&format!("differs from line {line} on")), "{}", text(&other.stderr));
+    assert_eq!(check("same.yaml", "json").status.code(), Some(1));
+    assert!(text(&check("missing.yaml", "yaml").stderr).contains("can't read missing.yaml"));
+    assert!(fs::read_dir(here.path()).unwrap().count() == 3, "it leaves nothing behind");
+}
+
+#[test]
+fn config_prints_what_is_in_force_without_secrets() {
+    let here = tempdir().unwrap();
+    let shown = printed(here.path(), &["config"], &[WITH_SECRET, ("PORT", "9")]);
+
+    assert!(shown.contains("\nport = 9  # environment variable PORT\n"), "{shown}");
+    assert!(shown.contains("\nsecret = \"(hidden)\"  # environment variable BETTER_AUTH_SECRET\n"), "{shown}");
+    assert!(!shown.contains(SECRET));
+}
+
+#[test]
+fn bad_settings_end_every_command_with_status_2() {
+    let here = tempdir().unwrap();
+    for arguments in
+        [&[][..], &["serve"], &["config"], &["migrate", "up"], &["token", "--user", "ann"], &["healthcheck"]]
+    {
+        let said = complaint(here.path(), arguments, &[("TASKPACT_SERVER__PROT", "1")], 2);
+        assert!(said.contains("`server.prot` (environment variable TASKPACT_SERVER__PROT)"), "{said}");
+    }
+    let said = complaint(here.path(), &[], &[("TASKPACT_LOG__FILTER", "loud,=")], 2);
+    assert!(said.contains("`log.filter`"), "{said}");
+    let said = complaint(here.path(), &["token", "--user", ""], &[WITH_SECRET], 2);
+    assert!(said.contains("1 to 255 characters"), "{said}");
+    complaint(here.path(), &["token", "--user", "ann", "--ttl", "soon"], &[WITH_SECRET], 2);
+    complaint(here.path(), &["token"], &[WITH_SECRET], 2);
+}
+
+#[test]
+fn migrations_go_up_and_down_and_tell_their_state() {
+    let here = tempdir().unwrap();
+    let migrate = |arguments: &[&str]| printed(here.path(), &[&["migrate"], arguments].concat(), &[]);
+    let step = "m20261121_000001_users_and_tasks";
+
+    assert_eq!(migrate(&["status"]), format!("pending  {step}\n"));
+    assert_eq!(migrate(&["up"]), format!("applied {step}\n"));
+    assert_eq!(migrate(&["up"]), "nothing to apply\n");
+    assert_eq!(migrate(&["status"]), format!("applied  {step}\n"));
+    assert_eq!(migrate(&["down"]), format!("took back {step}\n"));
+    assert_eq!(migrate(&["down", "--steps", "5"]), "nothing to take back\n");
+    assert_eq!(migrate(&["status"]), format!("pending  {step}\n"));
+}
+
+#[test]
+fn migrations_at_start_can_be_turned_off() {
+    let here = tempdir().unwrap();
+    let server = Server::start(here.path(), &[WITH_SECRET, ("TASKPACT_DATABASE__MIGRATE", "false")]);
+    server.wait_for("migration m20261121_000001_users_and_tasks is pending: run `taskpact migrate up`");
+
+    let status = |path: &str| get(&server, path, "").lines().next().unwrap().to_owned();
+    assert_eq!(status("/health"), "HTTP/1.1 200 OK");
+    assert_eq!(status("/health/ready"), "HTTP/1.1 503 Service Unavailable");
+    printed(here.path(), &["migrate", "up"], &[]);
+    assert_eq!(status("/health/ready"), "HTTP/1.1 200 OK");
+}
+
+/// The answer to a plain request.
+fn get(server: &Server, path: &str, headers: &str) -> String {
+    exchange(server, &format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{headers}\r\n"))
+}
+
+fn exchange(server: &Server, request: &str) -> String {
+    let mut stream = TcpStream::connect(server.address).unwrap();
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+#[test]
+fn a_token_is_what_the_server_believes() {
+    let here = tempdir().unwrap();
+    let server = serve(&here);
+
+    for arguments in [&["--user", "ann"][..], &["--user", "ann", "--ttl", "15m"], &["--user", "ann", "--ttl", "7d"]] {
+        let token = printed(here.path(), &[&["token"], arguments].concat(), &[WITH_SECRET]);
+        assert_eq!(token.lines().count(), 1);
+        let answer = get(&server, "/api/ann/tasks", &format!("Authorization: Bearer {}\r\n", token.trim_end()));
+        assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
+    }
+}
+
+#[test]
+fn without_settings_it_runs_in_development_mode_and_says_how_to_call_it() {
+    let here = tempdir().unwrap();
+    let server = Server::start(here.path(), &[]);
+    let said = server.printed();
+    let url = format!("http://{}", server.address);
+
+    for line in [
+        format!("  API       {url}/api/{{user_id}}/tasks"),
+        format!("  docs      {url}/docs"),
+        format!("  contract  {url}/openapi.yaml"),
+        "  database  sqlite://data/taskpact.db".to_owned(),
+    ] {
+        assert!(said.lines().any(|printed| printed == line), "{line}\n\n{said}");
+    }
+    assert!(said.contains("DEVELOPMENT MODE"));
+
+    // The line that is printed, pasted into a shell.
+    let line = said.lines().find(|line| line.trim_start().starts_with("curl ")).expect(&said);
+    let shell = std::process::Command::new("sh")
+        .args(["-c", &format!("{line} --silent --show-error --fail")])
+        .output()
+        .unwrap();
+    assert_eq!((text(&shell.stdout), text(&shell.stderr)), ("[]".to_owned(), String::new()));
+
+    let file = here.path().join("data/development-secret");
+    assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+    let secret = fs::read_to_string(&file).unwrap();
+    assert!(secret.len() >= 32 && !said.contains(&secret));
+    assert!(fs::metadata(here.path().join("data/taskpact.db")).unwrap().is_file());
+
+    // The same secret the next time, also for the command that prints tokens.
+    server.stop();
+    let server = Server::start(here.path(), &[]);
+    let token = printed(here.path(), &["token", "--user", "ann"], &[]);
+    User::new(server.address, "ann", token.trim_end());
+    let answer = get(&server, "/api/ann/tasks", &format!("Authorization: Bearer {}\r\n", token.trim_end()));
+    assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
+    assert_eq!(fs::read_to_string(&file).unwrap(), secret);
+    assert_eq!(fs::read_dir(here.path().join("data")).unwrap().filter(|e| text_of(e).contains("secret")).count(), 1);
+}
+
+fn text_of(entry: &std::io::Result<fs::DirEntry>) -> String {
+    entry.as_ref().unwrap().file_name().into_string().unwrap()
+}
+
+#[test]
+fn development_mode_is_for_this_machine_only_unless_it_is_asked_for() {
+    let here = tempdir().unwrap();
+    for environment in [
+        &[("HOST", "0.0.0.0")][..],
+        &[("HOST", "::")],
+        &[("TASKPACT_AUTH__DEVELOPMENT", "never")],
+        &[("TASKPACT_AUTH__DEVELOPMENT", "never"), ("HOST", "localhost")],
+    ] {
+        let said = complaint(here.path(), &[], environment, 2);
+        assert!(said.contains("Set BETTER_AUTH_SECRET"), "{said}");
+    }
+    assert!(!here.path().join("data").exists(), "nothing is made before the settings are right");
+    for environment in [
+        &[("HOST", "localhost")][..],
+        &[("HOST", "0.0.0.0"), ("TASKPACT_AUTH__DEVELOPMENT", "anywhere")],
+        &[("HOST", "0.0.0.0"), WITH_SECRET],
+    ] {
+        let server = Server::start(here.path(), environment);
+        assert_eq!(server.printed().contains("DEVELOPMENT MODE"), !environment.contains(&WITH_SECRET));
+        assert!(
+            server.printed().contains(&format!("http://127.0.0.1:{}/docs", server.address.port())),
+            "{}",
+            server.printed()
+        );
+    }
+}
+
+#[test]
+fn a_taken_port_is_named() {
+    let here = tempdir().unwrap();
+    let taken = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+
+    let said = complaint(here.path(), &[], &[("PORT", &port)], 1);
+    assert!(
+        said.contains(&format!("can't listen on `127.0.0.1`, port {port} (`server.host`, `server.port`")),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_database_that_can_not_be_had_is_named() {
+    let here = tempdir().unwrap();
+    fs::write(here.path().join("file"), "not a folder").unwrap();
+    fs::write(
+        here.path().join("no.db"),
+        "not a database, but as long as the head of one would be, which is a hundred bytes, and more",
+    )
+    .unwrap();
+
+    let said = complaint(here.path(), &[], &[("DATABASE_URL", "sqlite://file/tasks.db")], 2);
+    assert!(said.contains("`database.url` can't be used"), "{said}");
+    let said = complaint(here.path(), &[], &[("DATABASE_URL", "sqlite://no.db")], 1);
+    assert!(said.contains("the database sqlite://no.db can't be used") && said.contains("not a database"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_written_is_there_after_a_restart() {
+    let here = tempdir().unwrap();
+    let server = serve(&here);
+    let task = server.user("ann").create("Still there").await;
+    // Not even a chance to clean up.
+    server.send_signal("KILL");
+    server.end();
+
+    let server = serve(&here);
+    assert_eq!(server.user("ann").list("").await.is(200).json(), json!([task]));
+}
+
+#[test]
+fn a_stopping_server_finishes_what_is_in_flight() {
+    for name in ["TERM", "INT"] {
+        let here = tempdir().unwrap();
+        let server = serve(&here);
+        let body = r#"{"title":"In flight"}"#;
+        let (first, rest) = body.split_at(5);
+        let mut request = TcpStream::connect(server.address).unwrap();
+        write!(
+            request,
+            "POST /api/ann/tasks HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{first}",
+            token("ann"),
+            body.len()
+        )
+        .unwrap();
+        // An idle connection must not hold it up either.
+        let mut idle = TcpStream::connect(server.address).unwrap();
+        idle.write_all(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+        assert!(idle.read(&mut [0; 1000]).unwrap() > 0);
+
+        server.send_signal(name);
+        server.wait_for("stopping");
+        thread::sleep(Duration::from_millis(200));
+        assert!(TcpStream::connect(server.address).is_err(), "it takes no more connections");
+        request.write_all(rest.as_bytes()).unwrap();
+        let mut answer = String::new();
+        request.read_to_string(&mut answer).unwrap();
+
+        assert!(answer.starts_with("HTTP/1.1 201 Created"), "{answer}");
+        let (status, log) = server.end();
+        assert_eq!(status.code(), Some(0), "{log}");
+    }
+}
+
+#[test]
+fn a_request_that_never_ends_does_not_keep_a_stopping_server() {
+    let here = tempdir().unwrap();
+    let server = Server::start(here.path(), &[WITH_SECRET, ("TASKPACT_SERVER__SHUTDOWN_TIMEOUT_SECS", "1")]);
+    let mut request = TcpStream::connect(server.address).unwrap();
+    request.write_all(b"GET /health HTTP/1.1\r\nHost").unwrap();
+    thread::sleep(Duration::from_millis(100));
+
+    let log = server.stop();
+    assert!(log.contains("stopped with requests still in flight") || log.contains("stopped"), "{log}");
+}
+
+#[test]
+fn a_second_signal_ends_it_at_once() {
+    let here = tempdir().unwrap();
+    let server = serve(&here);
+    let mut request = TcpStream::connect(server.address).unwrap();
+    let head = format!(
+        "POST /api/ann/tasks HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {}\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n",
+        token("ann")
+    );
+    request.write_all(head.as_bytes()).unwrap();
+    thread::sleep(Duration::from_millis(200));
+
+    server.send_signal("TERM");
+    server.wait_for("stopping");
+    server.send_signal("TERM");
+    assert_eq!(server.end().0.code(), Some(1));
+}
+
+#[test]
+fn the_health_check_asks_the_server_of_these_settings() {
+    let here = tempdir().unwrap();
+    let server = Server::start(here.path(), &[WITH_SECRET, ("HOST", "0.0.0.0")]);
+    let port = server.address.port().to_string();
+    let check = |host: &str| run(here.path(), &["healthcheck"], &[("HOST", host), ("PORT", &port)]);
+
+    for host in ["0.0.0.0", "127.0.0.1", "localhost"] {
+        assert!(check(host).status.success(), "{host}: {}", text(&check(host).stderr));
+    }
+    server.stop();
+    let said = complaint(here.path(), &["healthcheck"], &[("PORT", &port)], 1);
+    assert!(said.contains("the server does not answer"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_is_one_line_a_request_and_holds_nothing_private() {
+    let here = tempdir().unwrap();
+    let environment = [
+        WITH_SECRET,
+        ("TASKPACT_LOG__FORMAT", "json"),
+        ("TASKPACT_LOG__FILTER", "trace"),
+        ("DATABASE_URL", "sqlite://data/xyzzy-address.db"),
+    ];
+    let server = Server::start(here.path(), &environment);
+    let ann = server.user("xyzzy-user");
+
+    let task = ann.create("xyzzy-title").await;
+    ann.put(task["id"].as_str().unwrap(), json!({"description": "xyzzy-description"})).await.is(200);
+    ann.post(json!({"title": ["xyzzy-wrong"], "xyzzy-field": 1})).await.is(422);
+    ann.call(Method::POST, ann.tasks())
+        .header("Content-Type", "application/json")
+        .body("xyzzy-broken")
+        .send()
+        .await
+        .is(400);
+    ann.list("?cursor=xyzzy-cursor").await.is(400);
+    ann.with_token("xyzzy.token.xyzzy").list("").await.is(401);
+    ann.call(Method::GET, ann.tasks()).header("X-Request-Id", "mine").send().await.is(200);
+    ann.call(Method::GET, "/xyzzy-path").send().await.is(404);
+    let token = ann.token.clone();
+    let log = server.stop();
+
+    let lines: Vec<Value> =
+        log.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"))).collect();
+    let requests: Vec<_> = lines.iter().filter(|line| line.get("duration_ms").is_some()).collect();
+    let seen: Vec<_> =
+        requests.iter().map(|line| (line["operation"].as_str().unwrap(), line["status"].as_u64().unwrap())).collect();
+    assert_eq!(
+        seen,
+        [
+            ("createTask", 201),
+            ("updateTask", 200),
+            ("createTask", 422),
+            ("createTask", 400),
+            ("listTasks", 400),
+            ("listTasks", 401),
+            ("listTasks", 200),
+            ("-", 404),
+        ]
+    );
+    assert_eq!(requests[6]["request_id"], "mine");
+    assert_eq!(requests[0]["message"], "POST createTask 201");
+    assert!(requests.iter().all(|line| line["level"] == "INFO" && line["duration_ms"].as_f64().unwrap() > 0.0));
+
+    assert!(!log.contains("xyzzy"), "{}", log.lines().find(|line| line.contains("xyzzy")).unwrap());
+    assert!(!log.contains(&token) && !log.contains(SECRET));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failure_is_logged_once_with_its_cause_and_the_request() {
+    let here = tempdir().unwrap();
+    let server = Server::start(
+        here.path(),
+        &[WITH_SECRET, ("TASKPACT_LOG__FORMAT", "json"), ("DATABASE_URL", "sqlite://tasks.db")],
+    );
+    let ann = server.user("ann");
+    ann.create("t").await;
+    printed(here.path(), &["migrate", "down"], &[("DATABASE_URL", "sqlite://tasks.db")]);
+
+    let reply = ann.list("").await;
+    let id = reply.is(500).header("x-request-id").unwrap();
+
+    let log = server.stop();
+    let lines: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let errors: Vec<_> = lines.iter().filter(|line| line["level"] == "ERROR").collect();
+    assert_eq!(errors.len(), 1, "{log}");
+    assert_eq!((&errors[0]["request_id"], &errors[0]["operation"]), (&json!(id), &json!("listTasks")));
+    assert!(errors[0].to_string().contains("no such table"), "{}", errors[0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn eight_processes_may_start_at_once_on_one_new_file() {
+    let here = tempdir().unwrap();
+    start_eight(here.path(), "sqlite://data/tasks.db").await;
+}
+
+#[test]
+fn a_reader_who_has_seen_enough_is_no_failure() {
+    let here = tempdir().unwrap();
+    let mut child = program(here.path(), &["spec"], &[]).stdout(std::process::Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    assert!(child.wait().unwrap().success());
+}
