@@ -2,7 +2,8 @@
 //!
 //! Later sources win: the defaults below, `taskpact.toml` (or the file that `TASKPACT_CONFIG` names), `.env`, the
 //! environment. In the environment a setting is spelt `TASKPACT_` and its path with `__` between the levels, such as
-//! `TASKPACT_SERVER__PORT`; [`ALIASES`] lists the names that people already have. A variable without a value is no
+//! `TASKPACT_SERVER__PORT`; `HOST`, `PORT`, `DATABASE_URL` and `BETTER_AUTH_SECRET`, which people already have, are
+//! known too. A variable without a value is no
 //! setting. A key that nobody knows is an error: a misspelt setting must not be a silent default.
 //!
 //! No error and no output of this module shows a secret's value.

@@ -201,8 +201,8 @@ fn secret(config: &Config) -> Result<(Secret, bool), Failure> {
     Err(Failure::Settings(format!(
         "no secret is set, so no token could be believed. Set BETTER_AUTH_SECRET to the secret that Better Auth signs \
          with. (Development mode, with a secret of its own, is for a loopback address such as 127.0.0.1: \
-         `server.host` is `{}`, `auth.development` is `{:?}`.)",
-        config.server.host, config.auth.development
+         `server.host` is `{}`. `auth.development` says where it is allowed.)",
+        config.server.host
     )))
 }
 

@@ -4,7 +4,7 @@
 //! refuse. This module alone turns the one into the other and both into an answer. A fault's cause goes to the log, once,
 //! and never to the caller.
 
-use std::{error::Error, fmt::Write, marker::PhantomData};
+use std::{error::Error, marker::PhantomData};
 
 use poem::{
     Response,
@@ -25,6 +25,8 @@ use crate::contract::{self, published};
 pub const MEDIA_TYPE: &str = "application/problem+json";
 /// How long a caller should wait before it tries again what could not be served, in seconds.
 const RETRY_AFTER_SECS: u32 = 2;
+/// How many violations the sentence about an invalid body names.
+const MAX_SUMMARY: usize = 10;
 const EXAMPLE_REQUEST_ID: &str = "019a7e3c-91d4-7b52-8f4e-2a6c0d1b3e57";
 
 /// A way to refuse, as the contract prints it. A slug is public: once released it is never renamed.
@@ -339,13 +341,17 @@ fn list(methods: &[Method]) -> String {
     methods.iter().map(Method::as_str).collect::<Vec<_>>().join(", ")
 }
 
+/// The first violations in words. All of them are listed beside it.
 fn summary(violations: &[Violation]) -> String {
-    let mut all = String::new();
-    for Violation { pointer, detail, .. } in violations {
+    let mut text = String::new();
+    for Violation { pointer, detail, .. } in violations.iter().take(MAX_SUMMARY) {
         let place = if pointer.is_empty() { "the body" } else { pointer };
-        let _ = write!(all, "{}{place} {detail}", if all.is_empty() { "" } else { "; " });
+        text += &format!("{}{place} {detail}", if text.is_empty() { "" } else { "; " });
     }
-    all
+    match violations.len().saturating_sub(MAX_SUMMARY) {
+        0 => text,
+        more => format!("{text}; and {more} more"),
+    }
 }
 
 /// The type of a problem: where it is explained.

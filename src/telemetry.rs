@@ -13,8 +13,9 @@ use crate::config::{self, LogFormat, Unusable};
 pub fn start(settings: &config::Log) -> Result<(), Unusable> {
     let filter = EnvFilter::try_new(&settings.filter)
         .map_err(|error| Unusable(format!("`log.filter` is not a level such as `info`, nor a list: {error}")))?
-        // It tells in three lines what the server tells in one.
-        .add_directive("sea_orm_migration=warn".parse().expect("a directive"));
+        // They tell in many lines what the server tells in one.
+        .add_directive("sea_orm_migration=warn".parse().expect("a directive"))
+        .add_directive("sqlx::postgres::notice=warn".parse().expect("a directive"));
     let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr);
     let lines = match settings.format {
         LogFormat::Text => lines.with_ansi(io::IsTerminal::is_terminal(&io::stderr())).boxed(),

@@ -120,7 +120,7 @@ async fn a_full_pool_ends_in_503_after_the_acquire_timeout() {
     ann.create("t").await;
     let database = app.database.url();
     let holder = tokio::spawn(async move {
-        execute(&database, "begin; lock table tasks in access exclusive mode; select pg_sleep(2)").await
+        execute(&database, "begin; lock table tasks in access exclusive mode; select pg_sleep(2)").await;
     });
     tokio::time::sleep(Duration::from_millis(300)).await;
 

@@ -37,6 +37,10 @@ pub(super) fn mend(document: &mut Value) {
     let mut responses = Map::new();
     for (_, methods) in objects(&mut document["paths"]) {
         for (_, operation) in methods.iter_mut() {
+            if operation.get("security").is_none() {
+                // Said in so many words, so that nobody takes it for forgotten.
+                operation["security"] = json!([]);
+            }
             for parameter in operation.get_mut("parameters").and_then(Value::as_array_mut).into_iter().flatten() {
                 describe(parameter);
                 // What stands in the path or in a header means the same wherever it stands.

@@ -113,10 +113,17 @@ impl Contract {
 
         let json = serde_json::to_string_pretty(&document).expect("a document is plain data") + "\n";
         let yaml = serde_saphyr::to_string(&document).expect("a document is plain data");
-        // poem's page holds poem's own, unmended document once, as a script's literal.
-        let page = service.swagger_ui_html();
-        assert!(page.contains(&raw), "poem-openapi's Swagger page no longer holds the document literally");
-        let docs = page.replace(&raw, &json.replace("</", "<\\/"));
+        // poem's page holds poem's own, unmended document, as a script's literal, and has an icon fetched that is not
+        // there.
+        let mut docs = service.swagger_ui_html();
+        let title = "<title>Swagger UI</title>";
+        for (theirs, ours) in [
+            (&*raw, &*json.replace("</", "<\\/")),
+            (title, "<title>Taskpact</title><link rel=\"icon\" href=\"data:,\">"),
+        ] {
+            assert!(docs.contains(theirs), "poem-openapi's Swagger page has changed");
+            docs = docs.replace(theirs, ours);
+        }
 
         Self {
             operations: operations(&document).collect(),

@@ -210,7 +210,7 @@ mod tests {
     #[tokio::test]
     async fn what_takes_too_long_is_given_up() {
         let sleeps = poem::endpoint::make(|_| async {
-            time::sleep(Duration::from_secs(60)).await;
+            time::sleep(Duration::from_mins(1)).await;
             StatusCode::OK.into_response()
         });
         // Where it is declared, as it is for every operation that asks the database, it is a 503; the suite shows that.

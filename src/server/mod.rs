@@ -1,7 +1,7 @@
 //! The listener and its connections: how many, how long, and how they end.
 //!
 //! poem's own server has no deadline for a request's head, no bound on connections and no pause when accepting fails, so
-//! the loop is ours; hyper speaks HTTP. What a request meets on its way is in [`edge`].
+//! the loop is ours; hyper speaks HTTP. What a request meets on its way is in `edge.rs`.
 
 use std::{convert::Infallible, future::Future, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 

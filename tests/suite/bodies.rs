@@ -108,6 +108,20 @@ async fn every_violation_is_told_at_once() {
 }
 
 #[tokio::test]
+async fn the_sentence_stays_short_where_the_list_is_long() {
+    let (_app, ann) = user().await;
+    let mut body = json!({"title": "t"});
+    for n in 0..500 {
+        body[format!("f{n}")] = n.into();
+    }
+
+    let reply = ann.post(body).await;
+
+    assert_eq!(reply.is_problem(422, "invalid-body").json()["errors"].as_array().unwrap().len(), 500);
+    assert!(reply.detail().ends_with("/f9 is not a field that is known here; and 490 more."), "{}", reply.detail());
+}
+
+#[tokio::test]
 async fn only_an_object_is_a_task() {
     let (_app, ann) = user().await;
 

@@ -188,7 +188,8 @@ async fn the_contract_and_its_pages_are_served() {
     assert_eq!(docs.header("content-type"), Some("text/html; charset=utf-8"));
     assert!(page.contains("SwaggerUIBundle("), "the page has its program within");
     assert!(page.contains("\"additionalProperties\": false"), "the page shows the mended document");
-    for loaded in ["<script src", "<link ", "@import", "<iframe", "<img "] {
+    assert!(page.contains("<title>Taskpact</title>"));
+    for loaded in ["<script src", "<link rel=\"stylesheet", "@import", "<iframe", "<img "] {
         assert!(!page.split("<script").next().unwrap().contains(loaded), "the page loads something: {loaded}");
     }
 

@@ -31,7 +31,7 @@ pub struct Private {
 const KEEPER: &str = r#"
     bin=$1 port=$2; shift 2
     folder=$(mktemp -d) && echo "$folder" && cd "$folder" || exit 1
-    "$bin/initdb" -D data -U taskpact -A trust -E UTF8 --no-sync >initdb.log 2>&1
+    "$bin/initdb" -D data -U taskpact -A trust -E UTF8 --lc-messages=C --no-sync >initdb.log 2>&1
     echo made
     stop() { [ -z "$server" ] || { kill -INT "$server" 2>/dev/null; wait "$server"; server=; }; }
     while read -r command; do
@@ -87,12 +87,14 @@ impl Private {
         Some(server)
     }
 
-    /// Starts the server again, and waits until it answers.
+    /// Starts the server again, and waits until it serves. (It listens a little earlier.)
     pub fn resume(&self) {
+        let log = || fs::read_to_string(self.folder.join("server.log")).unwrap_or_default();
+        let times_ready = || log().matches("ready to accept connections").count();
+        let before = times_ready();
         self.tell("start");
         let started = Instant::now();
-        while TcpStream::connect(("127.0.0.1", self.port)).is_err() {
-            let log = || fs::read_to_string(self.folder.join("server.log")).unwrap_or_default();
+        while times_ready() == before {
             assert!(started.elapsed() < Duration::from_secs(30), "PostgreSQL did not start: {}", log());
             sleep(Duration::from_millis(20));
         }

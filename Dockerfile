@@ -1,0 +1,28 @@
+# The image holds the program, the C libraries that it is linked to, and nothing else: no shell, no package manager. It
+# runs as a user of its own and writes below data/ only.
+
+FROM rust:1.95-slim-bookworm AS build
+WORKDIR /src
+COPY . .
+# The caches stay with the builder: a second build compiles what has changed.
+RUN --mount=type=cache,target=/usr/local/cargo/registry \
+    --mount=type=cache,target=/src/target \
+    cargo build --release --locked --bin taskpact \
+    && install -D target/release/taskpact /image/usr/local/bin/taskpact
+# The loader and the libraries, each at its own path, and an empty folder for the data.
+RUN ldd /image/usr/local/bin/taskpact | grep --only-matching '/[^ ]*' | xargs cp --parents --dereference --target-directory=/image \
+    && mkdir /data
+
+FROM scratch
+COPY --from=build /image /
+COPY --from=build --chown=10001:10001 /data /var/lib/taskpact/data
+USER 10001:10001
+WORKDIR /var/lib/taskpact
+VOLUME /var/lib/taskpact/data
+# Within a container every address is the container's own; which of them is reached is for the publisher of the port.
+ENV HOST=0.0.0.0 PORT=8080
+EXPOSE 8080
+# The start period covers the time that the server waits for its database.
+HEALTHCHECK --interval=10s --timeout=6s --start-period=40s --retries=3 CMD ["/usr/local/bin/taskpact", "healthcheck"]
+ENTRYPOINT ["/usr/local/bin/taskpact"]
+CMD ["serve"]
