@@ -165,22 +165,35 @@ fn server() -> &'static str {
     url
 }
 
-/// What needs a PostgreSQL of this machine ends here without one: with a failure where `CI` is set, so that nobody takes
-/// a skip for a pass; elsewhere with success, but loudly.
+/// For a program of which every test needs a PostgreSQL of this machine: without one it ends here.
 pub fn required(server: Option<Private>) -> Private {
-    if let Some(server) = server {
-        return server;
+    server.unwrap_or_else(|| {
+        skip("None of the tests of this program was run.");
+        exit(0)
+    })
+}
+
+/// Whether there is no PostgreSQL to test on. Then it has been said.
+pub fn is_missing(what: &str) -> bool {
+    let missing = env::var_os("TEST_DATABASE_URL").is_none() && programs().is_none();
+    if missing {
+        skip(what);
     }
-    let what =
+    missing
+}
+
+/// Says, loudly, what was not run for want of a PostgreSQL. Where `CI` is set it fails, so that nobody takes it for a
+/// pass.
+fn skip(what: &str) {
+    let why =
         "There is no PostgreSQL here: `initdb` and `postgres` are neither in PATH nor in /usr/lib/postgresql/*/bin.";
-    assert!(env::var_os("CI").is_none(), "{what}");
+    assert!(env::var_os("CI").is_none(), "{why}");
     // Not `eprintln!`, which the test harness would swallow.
     let _ = writeln!(
         std::io::stderr(),
-        "\n\n******** SKIPPED ********\n{what}\nThe tests of this program DID NOT RUN. Install PostgreSQL (Debian: \
-         `apt-get install postgresql`), or name\na server in TEST_DATABASE_URL.\n*************************\n"
+        "\n\n******** SKIPPED ********\n{why}\n{what} Install PostgreSQL (Debian: `apt-get install postgresql`), or name \
+         a server in\nTEST_DATABASE_URL.\n*************************\n"
     );
-    exit(0);
 }
 
 /// The folder of PostgreSQL's programs.
