@@ -206,3 +206,18 @@ impl Example for TaskCompletion {
         Self { completed: Some(true) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_timestamp_is_what_it_is_written_as() {
+        for text in ["2026-11-21T07:15:42.310784999Z", "2026-11-21T07:15:42Z", "2026-11-21T07:15:42.1Z"] {
+            let time = Timestamp::from(text.parse::<DateTime<Utc>>().unwrap());
+            let written = serde_json::to_value(time).unwrap();
+            assert_eq!(Timestamp(written.as_str().unwrap().parse().unwrap()), time);
+            assert_eq!(written.as_str().unwrap().len(), 27, "{written}");
+        }
+    }
+}

@@ -23,9 +23,23 @@ pub fn program(directory: &Path, arguments: &[&str], environment: &[(&str, &str)
     command
 }
 
-/// Runs the program to its end.
+/// Runs the program to its end, which must come soon.
 pub fn run(directory: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> Output {
-    program(directory, arguments, environment).output().unwrap()
+    let (out, err) = (tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
+    let mut command = program(directory, arguments, environment);
+    command.stdin(Stdio::null()).stdout(out.try_clone().unwrap()).stderr(err.try_clone().unwrap());
+    let mut child = command.spawn().unwrap();
+    let started = Instant::now();
+    loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            return Output { status, stdout: whole(&out).into(), stderr: whole(&err).into() };
+        }
+        if started.elapsed() > PATIENCE {
+            child.kill().unwrap();
+            panic!("{arguments:?} does not end: {}{}", whole(&out), whole(&err));
+        }
+        sleep(Duration::from_millis(5));
+    }
 }
 
 /// Runs the program to its end, which must be a success, and gives back what it printed.
