@@ -2,9 +2,9 @@
 //!
 //! Later sources win: the defaults below, `taskpact.toml` (or the file that `TASKPACT_CONFIG` names), `.env`, the
 //! environment. In the environment a setting is spelt `TASKPACT_` and its path with `__` between the levels, such as
-//! `TASKPACT_SERVER__PORT`; `HOST`, `PORT`, `DATABASE_URL` and `BETTER_AUTH_SECRET`, which people already have, are
-//! known too. A variable without a value is no
-//! setting. A key that nobody knows is an error: a misspelt setting must not be a silent default.
+//! `TASKPACT_SERVER__PORT`; `HOST`, `PORT`, `DATABASE_URL` and `BETTER_AUTH_SECRET`, which people already have, are known
+//! too. A variable without a value is no setting. A key that nobody knows is an error: a misspelt setting must not be a
+//! silent default.
 //!
 //! No error and no output of this module shows a secret's value.
 
@@ -28,7 +28,8 @@ const FILE: &str = "taskpact.toml";
 const PREFIX: &str = "TASKPACT_";
 /// Better Auth signs with this constant when it was given no secret: everybody knows it.
 const BETTER_AUTH_DEFAULT_SECRET: &str = "better-auth-secret-12345678901234567890";
-const MIN_SECRET_BYTES: usize = 32;
+/// The shortest secret that can't be guessed, in bytes.
+pub const MIN_SECRET_BYTES: usize = 32;
 
 /// The environment variables that other tools set, and the settings that they mean here.
 const ALIASES: [(&str, &str); 4] = [
@@ -277,6 +278,35 @@ impl DatabaseUrl {
         &self.0
     }
 
+    /// The names of the address's parameters that the driver would pass over.
+    #[must_use]
+    pub fn ignored_parameters(&self) -> Vec<String> {
+        const KNOWN: &[&str] = &[
+            "sslmode",
+            "ssl-mode",
+            "sslrootcert",
+            "ssl-root-cert",
+            "ssl-ca",
+            "sslcert",
+            "ssl-cert",
+            "sslkey",
+            "ssl-key",
+            "statement-cache-capacity",
+            "host",
+            "hostaddr",
+            "port",
+            "dbname",
+            "user",
+            "password",
+            "application_name",
+            "options",
+        ];
+        let Ok(url) = Url::parse(&self.0) else { return Vec::new() };
+        let names = url.query_pairs().map(|(name, _)| name.into_owned());
+        // SQLite's driver refuses what it does not know.
+        names.filter(|name| !self.is_sqlite() && !KNOWN.contains(&&**name) && !name.starts_with("options[")).collect()
+    }
+
     /// Whether this is a SQLite file rather than a PostgreSQL server.
     #[must_use]
     pub fn is_sqlite(&self) -> bool {
@@ -377,10 +407,18 @@ impl Loaded {
     /// # Errors
     /// A file can't be read, a key is unknown, or a value is out of its range.
     pub fn of_this_process() -> Result<Self, Unusable> {
-        let environment = std::env::vars_os().filter_map(|(name, value)| {
-            // A name or a value that is not Unicode can't be one of ours.
-            Some((name.into_string().ok()?, value.into_string().ok()?))
-        });
+        let mut environment = Vec::new();
+        for (name, value) in std::env::vars_os() {
+            // A name that is not Unicode is none of ours.
+            let Ok(name) = name.into_string() else { continue };
+            match value.into_string() {
+                Ok(value) => environment.push((name, value)),
+                Err(_) if is_known(&name) => {
+                    return Err(Unusable(format!("the environment variable {name} is not UTF-8")));
+                }
+                Err(_) => {}
+            }
+        }
         Self::from(Path::new("."), environment)
     }
 
@@ -481,13 +519,17 @@ fn with_file(settings: Figment, file: &Path, required: bool) -> Result<Figment, 
     }
 }
 
+fn is_known(name: &str) -> bool {
+    name.starts_with(PREFIX) || ALIASES.iter().any(|(alias, _)| *alias == name)
+}
+
 /// The setting that the variable `name` means, if it means one.
 fn key_of(name: &str, value: &str) -> Result<Option<String>, Unusable> {
     let Some(path) = name.strip_prefix(PREFIX) else { return Ok(None) };
     if path == "CONFIG" || set_by_kubernetes(path, value) {
         return Ok(None);
     }
-    if !path.contains("__") {
+    if !path.contains("__") || path.split("__").any(str::is_empty) {
         return Err(Unusable(format!(
             "the environment variable {name} is no setting: write two underscores between the levels, as in \
              {PREFIX}SERVER__PORT"

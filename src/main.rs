@@ -8,6 +8,7 @@ use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::{Path, PathBuf},
+    pin::pin,
     process::{self, ExitCode},
     time::{Duration, Instant},
 };
@@ -37,6 +38,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const DATABASE_PATIENCE: Duration = Duration::from_secs(30);
 /// How long the token is valid that a server in development mode prints.
 const DEVELOPMENT_TOKEN_LIFETIME: Duration = Duration::from_hours(24);
+/// How long a stopping server waits for its connections to the database to close.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 const DEVELOPMENT_USER: &str = "dev";
 const HEALTHCHECK_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -141,10 +144,10 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Spec { .. } => unreachable!("it needs no settings"),
         Command::Config => print(&loaded.describe()),
         Command::Token { user, ttl } => {
-            let secret = match &config.auth.secret {
-                Some(secret) => secret.clone(),
-                None => development_secret()?,
-            };
+            let (secret, is_development) = secret(config)?;
+            if is_development {
+                eprintln!("signed with the development secret in {}", development::FILE);
+            }
             print(&(mint(&secret, &user, ttl)? + "\n"))
         }
         Command::Serve => {
@@ -167,22 +170,39 @@ fn wait_for(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failu
 async fn serve(config: &Config) -> Result<(), Failure> {
     let (secret, is_development) = secret(config)?;
     let store = Store::new(&config.database).map_err(|error| unusable_database(&error))?;
-    prepare(&store, config).await?;
+    // From the start: the database may keep it waiting, and the first process of a container gets no signal that it does
+    // not listen for.
+    let mut stop = pin!(asked_to_stop()?);
+    let server = tokio::select! {
+        server = start(config, store.clone(), &secret, is_development) => Some(server?),
+        () = &mut stop => None,
+    };
+    if let Some(server) = server {
+        server.run(stop).await;
+    }
+    // What could not be finished may still hold a connection.
+    let _ = time::timeout(CLOSE_TIMEOUT, store.close()).await;
+    tracing::info!("stopped");
+    Ok(())
+}
 
-    let verifier = Verifier::of_shared_secret(&secret, config.auth.leeway_secs.get());
-    let server = Server::bind(config, store.clone(), verifier).await.map_err(|error| {
+/// Waits for the database, listens, and says so.
+async fn start(config: &Config, store: Store, secret: &Secret, is_development: bool) -> Result<Server, Failure> {
+    let ignored = config.database.url.ignored_parameters();
+    if !ignored.is_empty() {
+        tracing::warn!("`database.url` has parameters that are not known here and are ignored: {}", ignored.join(", "));
+    }
+    prepare(&store, config).await?;
+    let verifier = Verifier::of_shared_secret(secret, config.auth.leeway_secs.get());
+    let server = Server::bind(config, store, verifier).await.map_err(|error| {
         let (host, port) = (&config.server.host, config.server.port.get::<u16>());
         Failure::Other(format!(
             "can't listen on `{host}`, port {port} (`server.host`, `server.port`; environment HOST, PORT): {error}"
         ))
     })?;
     let address = server.address().map_err(|error| Failure::Other(error.to_string()))?;
-    announce(config, address, is_development.then_some(&secret))?;
-
-    server.run(asked_to_stop()?).await;
-    store.close().await;
-    tracing::info!("stopped");
-    Ok(())
+    announce(config, address, is_development.then_some(secret))?;
+    Ok(server)
 }
 
 /// The secret to believe tokens by, and whether it is one of our own, for development.
@@ -219,22 +239,23 @@ fn mint(secret: &Secret, user: &str, lifetime: Duration) -> Result<String, Failu
 async fn prepare(store: &Store, config: &Config) -> Result<(), Failure> {
     let started = Instant::now();
     loop {
-        let outcome = if config.database.migrate {
-            store
-                .migrate_up()
-                .await
-                .map(|steps| steps.iter().for_each(|step| tracing::info!("applied migration {step}")))
-        } else {
-            store.migration_status().await.map(|steps| {
+        let outcome = match store.reach().await {
+            Err(error) => Err(error),
+            Ok(()) if config.database.migrate => {
+                let steps = store.migrate_up().await;
+                steps.map(|steps| steps.iter().for_each(|step| tracing::info!("applied migration {step}")))
+            }
+            Ok(()) => store.migration_status().await.map(|steps| {
                 for step in steps.iter().filter(|step| !step.applied) {
                     tracing::warn!("migration {} is pending: run `taskpact migrate up`", step.name);
                 }
-            })
+            }),
         };
         match outcome {
             Ok(()) => return Ok(()),
             Err(error) if Store::is_passing(&error) && started.elapsed() < DATABASE_PATIENCE => {
-                tracing::warn!(cause = chain(&error), "the database does not answer yet; trying again");
+                let cause = chain(&error);
+                tracing::warn!(cause, "the database does not answer yet; trying again");
                 time::sleep(Duration::from_millis(500)).await;
             }
             Err(error) => return Err(database_failed(config, &error)),
@@ -245,11 +266,12 @@ async fn prepare(store: &Store, config: &Config) -> Result<(), Failure> {
 /// Says where everything is. In development mode also how to call it, with a token.
 fn announce(config: &Config, address: SocketAddr, development: Option<&Secret>) -> Result<(), Failure> {
     let url = format!("http://{}", reachable(address));
-    if config.auth.secret.is_some() {
-        tracing::warn!("tokens are checked for their signature and subject only: no issuer and no audience is set");
-    }
     if config.log.format == LogFormat::Json {
-        tracing::info!(url, development = development.is_some(), "listening");
+        if development.is_some() {
+            let how = "BETTER_AUTH_SECRET is not set. `taskpact token --user ID` prints a token";
+            tracing::warn!(secret = development::FILE, "DEVELOPMENT MODE, with a random secret: {how}");
+        }
+        tracing::info!(url, "listening");
         return Ok(());
     }
     let mut text = format!(
@@ -307,6 +329,7 @@ fn asked_to_stop() -> Result<impl Future<Output = ()>, Failure> {
 async fn migrate(config: &Config, change: Migrate) -> Result<(), Failure> {
     let store = Store::new(&config.database).map_err(|error| unusable_database(&error))?;
     let failed = |error| database_failed(config, &error);
+    store.reach().await.map_err(failed)?;
     let report = |done: &str, nothing: &str, steps: &[String]| {
         if steps.is_empty() {
             format!("{nothing}\n")

@@ -1,6 +1,6 @@
 //! Every failure, its status, its words.
 //!
-//! [`Fault`] says what went wrong, in words that know no HTTP. [`Kind`] is the public side: one row for each way to
+//! [`Fault`] says what went wrong, without regard to how that is answered. [`Kind`] is the public side: one row for each way to
 //! refuse. This module alone turns the one into the other and both into an answer. A fault's cause goes to the log, once,
 //! and never to the caller.
 
@@ -19,7 +19,10 @@ use poem_openapi::{
 use sea_orm::DbErr;
 use serde::{Serialize, Serializer};
 
-use crate::contract::{self, published};
+use crate::{
+    contract::{self, published},
+    telemetry::chain,
+};
 
 /// The media type of every refusal (RFC 9457).
 pub const MEDIA_TYPE: &str = "application/problem+json";
@@ -88,7 +91,7 @@ kinds! {
         "The path exists, but not for this method."
         "Use one of the methods that the `Allow` header lists.";
     VERSION_MISMATCH = PRECONDITION_FAILED "version-mismatch" "Version mismatch"
-        "The task has changed since the version that `If-Match` names: someone else was faster."
+        "`If-Match` does not list the entity tag that the task has now. Usually somebody else has changed the task since it was read. A weak tag (`W/\"…\"`) never matches."
         "Read the task again, apply your change to it, and send it with the new `ETag`.";
     BODY_TOO_LARGE = PAYLOAD_TOO_LARGE "body-too-large" "Body too large"
         "The body is larger than any valid one."
@@ -116,7 +119,7 @@ pub const OF_A_TASK: &[Kind] = &[INVALID_PARAMETER, NO_SUCH_TASK];
 /// The failures of an operation that asks the database.
 pub const OF_THE_DATABASE: &[Kind] = &[INTERNAL, UNAVAILABLE];
 
-/// What can go wrong while a request is served, in words that know no HTTP.
+/// What can go wrong while a request is served.
 ///
 /// The words are for the caller. The cause of a failure of ours is kept as the source, for the log.
 #[derive(Debug, thiserror::Error)]
@@ -159,13 +162,13 @@ pub enum Fault {
     #[error("There is no such task.")]
     NoSuchTask,
     /// The task is not of the version that the caller expects.
-    #[error("The task has changed: its version is now {current}.")]
+    #[error("`If-Match` does not list the entity tag that the task has now: \"{current}\".")]
     VersionMismatch {
         /// The version that it is of.
         current: i32,
     },
-    /// The database did not answer, or not in time. Trying again may help.
-    #[error("The database did not answer. Try again in a moment.")]
+    /// The database did not answer, or not in time, or has no room. Trying again may help.
+    #[error("The database can't serve the request now. Try again in a moment.")]
     Unavailable(#[source] DbErr),
     /// The request took longer than it may.
     #[error("The request took too long. Try again in a moment.")]
@@ -191,6 +194,16 @@ impl Fault {
     /// A defect of ours, in words for the log.
     pub fn defect(what: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self::Defect(what.into())
+    }
+
+    /// What the operator is told about a failure of ours.
+    #[must_use]
+    pub fn cause(&self) -> String {
+        match (self, self.source()) {
+            (_, Some(cause)) => chain(cause),
+            (Self::TooSlow, None) => "it took longer than `server.request_timeout_ms`".to_owned(),
+            (other, None) => other.to_string(),
+        }
     }
 
     /// Which public kind of refusal this is.

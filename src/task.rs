@@ -55,7 +55,7 @@ macro_rules! control {
 // White space, and what prints nothing: soft hyphen, zero-width characters, directional marks, fillers.
 macro_rules! invisible {
     () => {
-        r"\s\u00A0\u00AD\u034F\u061C\u115F\u1160\u1680\u17B4\u17B5\u180E\u2000-\u200F\u2028-\u202F\u205F-\u206F\u2800\u3000\u3164\uFEFF\uFFA0"
+        r"\s\u00A0\u00AD\u034F\u061C\u115F\u1160\u1680\u17B4\u17B5\u180B-\u180F\u2000-\u200F\u2028-\u202F\u205F-\u206F\u2800\u3000\u3164\uFE00-\uFE0F\uFEFF\uFFA0"
     };
 }
 
@@ -95,7 +95,7 @@ published!(
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Object)]
 #[oai(example)]
 pub struct Task {
-    /// The task's id, a version 7 UUID: a task that was created later has a greater one.
+    /// The task's id, a version 7 UUID: it begins with the time of the creation.
     pub id: TaskId,
     /// The user whom the task belongs to: the subject of the token that created it.
     #[oai(validator(min_length = 1, max_length = 255))]

@@ -15,7 +15,9 @@ pub fn start(settings: &config::Log) -> Result<(), Unusable> {
         .map_err(|error| Unusable(format!("`log.filter` is not a level such as `info`, nor a list: {error}")))?
         // They tell in many lines what the server tells in one.
         .add_directive("sea_orm_migration=warn".parse().expect("a directive"))
-        .add_directive("sqlx::postgres::notice=warn".parse().expect("a directive"));
+        .add_directive("sqlx::postgres::notice=warn".parse().expect("a directive"))
+        // It warns of the parameters of the database's address that it does not know, with their values.
+        .add_directive("sqlx_postgres::options=error".parse().expect("a directive"));
     let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr);
     let lines = match settings.format {
         LogFormat::Text => lines.with_ansi(io::IsTerminal::is_terminal(&io::stderr())).boxed(),

@@ -168,6 +168,25 @@ fn an_unknown_key_is_an_error_that_names_it() {
 }
 
 #[test]
+fn a_name_with_an_empty_level_is_no_setting() {
+    for name in ["TASKPACT___X", "TASKPACT_SERVER__", "TASKPACT___", "TASKPACT_", "TASKPACT_SERVER____PORT"] {
+        let refusal = load(&[], &[(name, "1")]).unwrap_err();
+        assert!(refusal.starts_with(&format!("the environment variable {name} is no setting")), "{refusal}");
+    }
+}
+
+#[test]
+fn the_parameters_of_an_address_that_nobody_reads_are_named() {
+    let ignored = |url: &str| load(&[], &[("DATABASE_URL", url)]).unwrap().config.database.url.ignored_parameters();
+    assert_eq!(
+        ignored("postgres://u@h/d?sslmode=require&channel_binding=require&schema=public"),
+        ["channel_binding", "schema"]
+    );
+    assert_eq!(ignored("postgres://u@h/d?sslrootcert=x&options[statement_timeout]=1"), [""; 0]);
+    assert_eq!(ignored("sqlite://x.db?mode=ro"), [""; 0]);
+}
+
+#[test]
 fn what_kubernetes_sets_for_a_service_of_this_name_is_no_setting() {
     let environment = [
         ("TASKPACT_PORT", "tcp://10.0.0.1:8080"),

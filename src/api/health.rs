@@ -75,9 +75,11 @@ enum State {
 
 published!(State, MetaSchema { enum_items: vec!["ok".into()], ..MetaSchema::new("string") });
 
+const OK: Status = Status { status: State::Ok };
+
 impl Example for Status {
     fn example() -> Self {
-        Self { status: State::Ok }
+        OK
     }
 }
 
@@ -87,7 +89,7 @@ struct Well;
 
 impl IntoResponse for Well {
     fn into_response(self) -> Response {
-        json(StatusCode::OK, &Status::example())
+        json(StatusCode::OK, &OK)
     }
 }
 

@@ -34,8 +34,8 @@ impl Tasks {
     /// List tasks
     ///
     /// The newest come first. Without `limit` these are the newest 1,000. While there is more, the answer has the headers
-    /// `Link`, which leads to the next page, and `Next-Cursor`, which is the `cursor` of the next page. Who follows the
-    /// pages to the end meets every task that existed throughout exactly once, also while others come and go.
+    /// `Link`, which leads to the next page, and `Next-Cursor`, which is the `cursor` of the next page. A client that
+    /// follows the pages to the end sees every task that existed throughout exactly once, also while others come and go.
     #[oai(path = "/api/:user_id/tasks", method = "get", operation_id = "listTasks")]
     async fn list_tasks(
         &self,
@@ -91,7 +91,8 @@ impl Tasks {
         &self,
         user_id: owner::Path,
         task_id: Path<TaskId>,
-        /// Entity tags, or `*`. The request takes effect only if the task still has one of them.
+        /// Entity tags, or `*`. The request takes effect only if the task still has one of them. A weak tag (`W/"3"`)
+        /// never matches.
         #[oai(name = "If-Match")]
         if_match: Header<EntityTags>,
         /// What to change.
@@ -103,13 +104,14 @@ impl Tasks {
 
     /// Delete a task
     ///
-    /// It is gone for good; a second time there is no such task.
+    /// It is gone for good; deleting it again is answered 404.
     #[oai(path = "/api/:user_id/tasks/:task_id", method = "delete", operation_id = "deleteTask")]
     async fn delete_task(
         &self,
         user_id: owner::Path,
         task_id: Path<TaskId>,
-        /// Entity tags, or `*`. The request takes effect only if the task still has one of them.
+        /// Entity tags, or `*`. The request takes effect only if the task still has one of them. A weak tag (`W/"3"`)
+        /// never matches.
         #[oai(name = "If-Match")]
         if_match: Header<EntityTags>,
     ) -> Result<Removed, Problem<OnDeletedTask>> {
@@ -126,7 +128,8 @@ impl Tasks {
         &self,
         user_id: owner::Path,
         task_id: Path<TaskId>,
-        /// Entity tags, or `*`. The request takes effect only if the task still has one of them.
+        /// Entity tags, or `*`. The request takes effect only if the task still has one of them. A weak tag (`W/"3"`)
+        /// never matches.
         #[oai(name = "If-Match")]
         if_match: Header<EntityTags>,
         /// The state to bring the task into.

@@ -5,12 +5,11 @@ use std::{
     io::{self, ErrorKind, Write},
     os::unix::fs::OpenOptionsExt,
     path::Path,
-    process,
 };
 
 use uuid::Uuid;
 
-use crate::config::Secret;
+use crate::config::{MIN_SECRET_BYTES, Secret};
 
 /// Where it is kept, below the working directory.
 pub const FILE: &str = "data/development-secret";
@@ -18,17 +17,23 @@ pub const FILE: &str = "data/development-secret";
 /// The secret in [`FILE`], below `directory`. It is made if it is not there.
 ///
 /// # Errors
-/// If it can't be read or written.
+/// If it can't be read or written, or is too short to be one.
 pub fn secret(directory: &Path) -> io::Result<Secret> {
     let file = directory.join(FILE);
-    match fs::read_to_string(&file) {
-        Ok(text) => Ok(text.trim_end().to_owned().into()),
-        Err(error) if error.kind() == ErrorKind::NotFound => make(&file),
-        Err(error) => Err(error),
+    let text = match fs::read_to_string(&file) {
+        Err(error) if error.kind() == ErrorKind::NotFound => make(&file)?,
+        text => text?,
+    };
+    let secret = text.trim_end();
+    if secret.len() < MIN_SECRET_BYTES {
+        return Err(io::Error::other(format!(
+            "it is shorter than {MIN_SECRET_BYTES} bytes; delete it to have it made"
+        )));
     }
+    Ok(secret.to_owned().into())
 }
 
-fn make(file: &Path) -> io::Result<Secret> {
+fn make(file: &Path) -> io::Result<String> {
     if let Some(directory) = file.parent() {
         fs::create_dir_all(directory)?;
     }
@@ -36,15 +41,18 @@ fn make(file: &Path) -> io::Result<Secret> {
     let secret = format!("{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple());
     // Written whole under a name of its own, then linked: of several processes that start at once, one wins, and
     // none reads half a secret.
-    let draft = file.with_extension(process::id().to_string());
-    let mut options = OpenOptions::new();
-    options.write(true).create_new(true).mode(0o600);
-    let made = options.open(&draft).and_then(|mut to| to.write_all(secret.as_bytes()));
-    let linked = made.and_then(|()| fs::hard_link(&draft, file));
-    fs::remove_file(&draft)?;
-    match linked {
-        Ok(()) => Ok(secret.into()),
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(fs::read_to_string(file)?.into()),
-        Err(error) => Err(error),
+    let draft = file.with_extension(Uuid::new_v4().simple().to_string());
+    let write = || {
+        let mut to = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
+        to.write_all(secret.as_bytes())?;
+        to.sync_all()?;
+        fs::hard_link(&draft, file)
+    };
+    let written = write();
+    // It may not even have been made.
+    let _ = fs::remove_file(&draft);
+    match written {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => fs::read_to_string(file),
+        written => written.map(|()| secret),
     }
 }

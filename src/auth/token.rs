@@ -53,10 +53,8 @@ impl Verifier {
     /// [`Fault::InvalidToken`] with the reason, which helps an honest developer.
     pub fn verify(&self, token: &str) -> Result<Owner, Fault> {
         let Inner { key, validation, clock } = &*self.0;
-        let data = decode::<Claims>(token, key, validation).map_err(|error| {
-            tracing::debug!(reason = ?error.kind(), "refused a token");
-            Fault::InvalidToken(reason(error.kind()))
-        })?;
+        let data =
+            decode::<Claims>(token, key, validation).map_err(|error| Fault::InvalidToken(reason(error.kind())))?;
 
         if data.header.crit.is_some() {
             return Err(Fault::InvalidToken("its header has critical extensions (crit), which are not supported"));

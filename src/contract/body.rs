@@ -8,7 +8,11 @@ use jsonschema::{
     JsonType, ValidationError,
     error::{TypeKind, ValidationErrorKind},
 };
-use poem::{Request, RequestBody, Result, error::ReadBodyError, http::header::CONTENT_LENGTH};
+use poem::{
+    Request, RequestBody, Result,
+    error::ReadBodyError,
+    http::header::{CONTENT_LENGTH, CONTENT_TYPE},
+};
 use poem_openapi::{
     ApiExtractor, ApiExtractorType, ExtractParamOptions,
     registry::{MetaMediaType, MetaRequest, Registry},
@@ -20,7 +24,7 @@ use serde_json::Value;
 use super::Contract;
 use crate::problem::{Fault, Violation};
 
-/// The bound of a body. The largest valid one, every character escaped twice over, stays well below.
+/// The bound of a body. The largest valid one, with every character escaped, has less than 15,000 bytes.
 pub const MAX_BODY_BYTES: usize = 64 * 1024;
 const JSON: &str = "application/json";
 
@@ -68,18 +72,21 @@ extracted!(OptionalBody, required: false, |bytes: Bytes| {
 
 /// The bytes of a body that is declared as JSON, or of one that is not there and need not be.
 async fn bytes(request: &Request, body: poem::Body, required: bool) -> Result<Bytes, Fault> {
-    if !is_json(request) {
-        return if body.is_empty() && !required { Ok(Bytes::new()) } else { Err(Fault::UnsupportedMediaType) };
+    let is_json = is_json(request);
+    if !is_json && (required || request.headers().contains_key(CONTENT_TYPE)) {
+        return Err(Fault::UnsupportedMediaType);
     }
     let too_large = || Fault::BodyTooLarge { limit_bytes: MAX_BODY_BYTES };
     let declared = request.header(CONTENT_LENGTH).and_then(|length| length.parse().ok());
     if declared.is_some_and(|length: usize| length > MAX_BODY_BYTES) {
         return Err(too_large());
     }
-    body.into_bytes_limit(MAX_BODY_BYTES).await.map_err(|error| match error {
+    let bytes = body.into_bytes_limit(MAX_BODY_BYTES).await.map_err(|error| match error {
         ReadBodyError::PayloadTooLarge => too_large(),
         _ => Fault::MalformedBody("it broke off before its end".to_owned()),
-    })
+    })?;
+    // Undeclared is as good as JSON where there is nothing.
+    if is_json || bytes.is_empty() { Ok(bytes) } else { Err(Fault::UnsupportedMediaType) }
 }
 
 fn is_json(request: &Request) -> bool {
@@ -91,15 +98,17 @@ fn is_json(request: &Request) -> bool {
 
 /// Makes a body into its type, if it is what the contract asks for.
 fn valid<T: Type + DeserializeOwned>(bytes: &[u8]) -> Result<T, Fault> {
-    let malformed = |error: serde_json::Error| Fault::MalformedBody(error.to_string());
-    let value: Value = serde_json::from_slice(bytes).map_err(malformed)?;
+    let value: Value = serde_json::from_slice(bytes).map_err(|error| Fault::MalformedBody(error.to_string()))?;
     let schema = &Contract::get().bodies[T::name().as_ref()];
     if !schema.is_valid(&value) {
         return Err(Fault::InvalidBody(schema.iter_errors(&value).flat_map(|error| violations(&error)).collect()));
     }
     // From the bytes once more, not from the value, in which the last of two equal names has won: a gateway in front
-    // may have read the first one. serde refuses the second.
-    serde_json::from_slice(bytes).map_err(malformed)
+    // may have read the first one. serde refuses the second, and after the check there is nothing else to refuse.
+    serde_json::from_slice(bytes).map_err(|error| {
+        let (line, column) = (error.line(), error.column());
+        Fault::MalformedBody(format!("a name occurs twice in one object, at line {line} column {column}"))
+    })
 }
 
 /// What one error of the validator means for whoever wrote the body. The value itself is not repeated.

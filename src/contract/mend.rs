@@ -64,7 +64,7 @@ pub(super) fn mend(document: &mut Value) {
     document["components"]["parameters"] = parameters.into();
     document["components"]["responses"] = responses.into();
     document["components"]["headers"]["X-Request-Id"] = json!({
-        "description": "The id of the request: the caller's own if it sent a sane one, else a new one.",
+        "description": "The id of the request: the caller's own if it sent a valid one, else a new one.",
         "required": true,
         "schema": {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,128}$"},
         "example": "019a7e3c-91d4-7b52-8f4e-2a6c0d1b3e57",

@@ -32,13 +32,14 @@ pub use parameter::{Header, Parameter, Path, Query};
 pub use publish::routes;
 
 const DESCRIPTION: &str = "\
-Tasks for many users: each user reads and changes its own, and nobody else's.
+Tasks for many users: each user reads and changes their own, and nobody else's.
 
 **Tokens.** Every operation on tasks takes a bearer token (JWT). `user_id` in the path is the token's subject (`sub`), \
-byte by byte.
+compared byte by byte.
 
 **Errors.** Every answer that is not 2xx or 304 is `application/problem+json` (RFC 9457). The `type` is a path at which \
-the server explains the problem; the `detail` can be shown to a person.
+the server explains the problem; the `detail` can be shown to a person. (A request that breaks HTTP itself, such as one \
+with a head that is too large, is answered 400, 414 or 431 without a body.)
 
 **Requests.** Every answer has an `X-Request-Id`, by which the operator finds the request in the log. Send your own \
 in the header `X-Request-Id` (up to 128 letters, digits, `.`, `_` and `-`) and it is kept. HEAD is answered wherever GET \
@@ -85,7 +86,8 @@ impl Operation {
         loop {
             match (template.next(), segments.next()) {
                 (None, None) => return true,
-                (Some(parameter), Some(segment)) if parameter.starts_with('{') && !segment.is_empty() => {}
+                // Also an empty one, as poem's routes do: that it is no valid value is for the parameter to say.
+                (Some(parameter), Some(_)) if parameter.starts_with('{') => {}
                 (Some(fixed), Some(segment)) if fixed == segment => {}
                 _ => return false,
             }
@@ -112,7 +114,9 @@ impl Contract {
         mend::mend(&mut document);
 
         let json = serde_json::to_string_pretty(&document).expect("a document is plain data") + "\n";
+        // The writer indents empty lines too; an editor that trims them must not break the comparison.
         let yaml = serde_saphyr::to_string(&document).expect("a document is plain data");
+        let yaml: String = yaml.lines().map(|line| line.trim_end().to_owned() + "\n").collect();
         // poem's page holds poem's own, unmended document, as a script's literal, and has an icon fetched that is not
         // there.
         let mut docs = service.swagger_ui_html();

@@ -3,7 +3,6 @@
 
 use std::{
     collections::HashMap,
-    error::Error,
     fmt,
     panic::AssertUnwindSafe,
     time::{Duration, Instant},
@@ -27,7 +26,6 @@ use crate::{
     contract::{self, Contract, Operation},
     problem::{self, Fault},
     store::Store,
-    telemetry::chain,
 };
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -79,6 +77,7 @@ impl Edge {
         }
         trim_slash(request.uri_mut());
         let operation = self.contract.operation(request.method(), request.uri().path());
+        let mut line = Line { method, operation, request_id: &request_id, started, status: None };
 
         let preflight = origin.as_ref().and_then(|_| Cors::preflight(&request));
         let mut answer = match preflight {
@@ -91,11 +90,8 @@ impl Edge {
         headers.insert(REQUEST_ID, HeaderValue::try_from(&request_id).expect("a request's id is printable"));
         Cors::expose(origin, headers);
 
-        let operation = operation.map_or("-", |operation| &operation.id);
-        let status = answer.status().as_u16();
-        #[expect(clippy::cast_precision_loss, reason = "a request's microseconds are exact in 53 bits")]
-        let duration_ms = started.elapsed().as_micros() as f64 / 1e3;
-        tracing::info!(operation, status, duration_ms, request_id, "{method} {operation} {status}");
+        line.status = Some(answer.status().as_u16());
+        drop(line);
         answer
     }
 
@@ -110,13 +106,13 @@ impl Edge {
         };
         let fault = match operation {
             Some(operation) if !operation.may_answer(fault.kind().status.as_u16()) => {
-                Fault::defect(format!("{} may not answer with this: {fault:?}", operation.id))
+                Fault::defect(format!("{} does not declare `{}`", operation.id, fault.kind().slug))
             }
             _ => fault,
         };
         if fault.kind().status.is_server_error() {
-            let operation = operation.map_or("-", |operation| &operation.id);
-            let cause = fault.source().map_or_else(|| fault.to_string(), chain);
+            let operation = name(operation);
+            let cause = fault.cause();
             tracing::error!(request_id, operation, cause, "{operation} failed: {cause}");
         }
         problem::answer(&fault, request_id)
@@ -139,6 +135,34 @@ impl Edge {
             None => self.clock.new_request_id().to_string(),
         }
     }
+}
+
+/// The line that a request leaves in the log: when it has been answered, or when the caller has hung up before.
+struct Line<'r> {
+    method: Method,
+    operation: Option<&'r Operation>,
+    request_id: &'r str,
+    started: Instant,
+    status: Option<u16>,
+}
+
+impl Drop for Line<'_> {
+    fn drop(&mut self) {
+        let Self { method, request_id, started, .. } = self;
+        let operation = name(self.operation);
+        #[expect(clippy::cast_precision_loss, reason = "a request's microseconds are exact in 53 bits")]
+        let duration_ms = started.elapsed().as_micros() as f64 / 1e3;
+        if let Some(status) = self.status {
+            tracing::info!(operation, status, duration_ms, request_id, "{method} {operation} {status}");
+        } else {
+            tracing::info!(operation, duration_ms, request_id, "{method} {operation}: the caller hung up");
+        }
+    }
+}
+
+/// What an operation is called in the log.
+fn name(operation: Option<&Operation>) -> &str {
+    operation.map_or("-", |operation| &operation.id)
 }
 
 /// Removes a slash at the end of the path: both forms are the same operation.

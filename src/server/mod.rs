@@ -20,10 +20,10 @@ use crate::{auth::Verifier, config::Config, store::Store, telemetry::chain};
 
 mod cors;
 mod edge;
-mod lingering;
+mod stream;
 
 use edge::Edge;
-use lingering::Lingering;
+use stream::Stream;
 
 /// How long a connection may be silent: between two requests, and within the head of one. Longer than the 60 seconds
 /// after which the usual load balancers give an idle connection up: were it shorter, they would now and then send a
@@ -99,7 +99,7 @@ impl Server {
             let connection = http1::Builder::new()
                 .timer(TokioTimer::new())
                 .header_read_timeout(HEAD_TIMEOUT)
-                .serve_connection(TokioIo::new(Lingering::new(stream)), service_fn(answer));
+                .serve_connection(TokioIo::new(Stream::new(stream)), service_fn(answer));
             let connection = connections.watch(connection);
             tokio::spawn(async move {
                 if let Err(error) = connection.await {

@@ -1,13 +1,15 @@
 //! The pools of connections.
 
-use std::{fs, path::Path, str::FromStr, time::Duration};
+use std::{fs, io, path::Path, str::FromStr, time::Duration};
 
-use sea_orm::{DatabaseConnection, DbErr, RuntimeErr, SqlxError};
+use sea_orm::{DatabaseConnection, DbBackend, DbErr, RuntimeErr, SqlxError};
 use sqlx::{
-    ConnectOptions, Connection,
+    ConnectOptions, Connection, PgConnection,
     postgres::{PgConnectOptions, PgPoolOptions},
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
+
+use tokio::time::timeout;
 
 use crate::config;
 
@@ -32,14 +34,32 @@ fn postgres(settings: &config::Database) -> Result<(DatabaseConnection, Database
         .acquire_timeout(Duration::from_millis(settings.acquire_timeout_ms.get()))
         .test_before_acquire(false)
         .before_acquire(|connection, state| {
-            Box::pin(async move {
-                let trusted = state.idle_for < TRUSTED_IDLE;
-                Ok(trusted || matches!(tokio::time::timeout(TRIAL, connection.ping()).await, Ok(Ok(()))))
-            })
+            Box::pin(async move { Ok(state.idle_for < TRUSTED_IDLE || answers(connection).await) })
+        })
+        // A request that was given up may have left a statement behind that waits for a lock. The pool itself would wait
+        // for its end before it has the place back, and a few such requests would have taken all places.
+        .after_release(|connection, _| {
+            Box::pin(async move { if answers(connection).await { Ok(true) } else { Err(SqlxError::WorkerCrashed) } })
         })
         .connect_lazy_with(options);
     let connections = DatabaseConnection::from(pool);
     Ok((connections.clone(), connections))
+}
+
+async fn answers(connection: &mut PgConnection) -> bool {
+    matches!(timeout(TRIAL, connection.ping()).await, Ok(Ok(())))
+}
+
+/// Opens a connection to PostgreSQL and closes it again. A SQLite file is always in reach.
+pub(super) async fn reach(connections: &DatabaseConnection) -> Result<(), DbErr> {
+    if connections.get_database_backend() != DbBackend::Postgres {
+        return Ok(());
+    }
+    let pool = connections.get_postgres_connection_pool();
+    let options = pool.connect_options();
+    let late = || SqlxError::Io(io::ErrorKind::TimedOut.into());
+    let connection = timeout(pool.options().get_acquire_timeout(), options.connect()).await.map_err(|_| late());
+    connection.and_then(|outcome| outcome).map_err(unusable)?.close().await.map_err(unusable)
 }
 
 fn sqlite(settings: &config::Database) -> Result<(DatabaseConnection, DatabaseConnection), DbErr> {
@@ -73,4 +93,31 @@ fn sqlite(settings: &config::Database) -> Result<(DatabaseConnection, DatabaseCo
 
 fn unusable(error: SqlxError) -> DbErr {
     DbErr::Conn(RuntimeErr::SqlxError(error.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use sea_orm::{ConnectionTrait, Statement};
+    use serde_json::json;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn sqlite_keeps_what_it_says_and_waits_for_others() {
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("sqlite://{}/deep/er/tasks.db", folder.path().display());
+        let settings = json!({"url": url, "max_connections": 2, "acquire_timeout_ms": 1234, "migrate": true});
+        let (read, write) = prepare(&serde_json::from_value(settings).unwrap()).unwrap();
+
+        for connection in [write, read] {
+            for (pragma, expected) in
+                [("journal_mode", "wal"), ("synchronous", "2"), ("foreign_keys", "1"), ("busy_timeout", "1234")]
+            {
+                let ask = Statement::from_string(DbBackend::Sqlite, format!("pragma {pragma}"));
+                let row = connection.query_one_raw(ask).await.unwrap().unwrap();
+                let value = row.try_get_by_index::<i64>(0).map(|n| n.to_string()).or_else(|_| row.try_get_by_index(0));
+                assert_eq!(value.unwrap(), expected, "{pragma}");
+            }
+        }
+    }
 }

@@ -3,8 +3,9 @@
 //! The rows are reached through [`Store::tasks`] only, which takes an [`Owner`]: unscoped access can't be written from
 //! outside. The entities are private to this module.
 //!
-//! What it guarantees: each operation is one statement, which the database runs whole or not at all, and sees no other
-//! one's half. On SQLite all writes pass through one connection, in order, and wait for no lock of another's.
+//! What it guarantees: each change is one statement, which the database makes whole or not at all, and whose success is
+//! told only when it is kept. On SQLite all writes pass through one connection, in order, and wait for no lock of
+//! another's.
 
 use migration::Migrator;
 use sea_orm::{
@@ -64,7 +65,15 @@ impl Store {
     /// # Errors
     /// What it answered instead, or that it did not.
     pub async fn ready(&self) -> Result<(), DbErr> {
-        entities::users::Entity::find().filter(Expr::val(false)).one(&self.read).await.map(drop)
+        entities::tasks::Entity::find().filter(Expr::val(false)).one(&self.read).await.map(drop)
+    }
+
+    /// Tries to reach the database. The pool would only say that it took too long; this says why.
+    ///
+    /// # Errors
+    /// Why it can't be reached.
+    pub async fn reach(&self) -> Result<(), DbErr> {
+        connections::reach(&self.write).await
     }
 
     /// Whether `error` may go away by itself: the database is starting, restarting, or busy.
@@ -111,7 +120,7 @@ impl Store {
             .collect())
     }
 
-    /// Closes the connections, after what is under way on them.
+    /// Closes the connections, after what is under way on them, which may take long.
     pub async fn close(self) {
         // The only possible error is that they are closed.
         let _ = self.read.close().await;

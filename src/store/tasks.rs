@@ -1,5 +1,6 @@
 //! One owner's tasks.
 
+use chrono::{DateTime, Utc};
 use poem_openapi::types::MaybeUndefined;
 use sea_orm::{
     ActiveValue::Set,
@@ -118,16 +119,22 @@ impl<'s> Tasks<'s> {
             updated_at: Set(now.into()),
             version: Set(1),
         };
-        let insert = || tasks::Entity::insert(row.clone()).exec_with_returning(&self.store.write);
+        // As one of many: the driver then reads to the end of the answer. To take one row and stop, as it does for a
+        // single one, would leave unread whether SQLite could commit.
+        let insert = || tasks::Entity::insert_many([row.clone()]).exec_with_returning(&self.store.write);
         let inserted = match insert().await {
             // The owner's first task. To ask beforehand would cost every later one a statement.
             Err(error) if is_unknown_user(&error) => {
                 self.register().await?;
-                insert().await
+                // Erased again in between: that passes.
+                insert()
+                    .await
+                    .map_err(|error| if is_unknown_user(&error) { Fault::Unavailable(error) } else { error.into() })?
             }
-            outcome => outcome,
+            outcome => outcome?,
         };
-        Ok(inserted?.into())
+        let row = inserted.into_iter().next().ok_or_else(|| Fault::defect("an insertion gave back no row"))?;
+        Ok(row.into())
     }
 
     /// Sees to it that the owner has a row of its own, which its tasks refer to.
@@ -155,7 +162,7 @@ impl<'s> Tasks<'s> {
         let now = self.store.clock.now();
         let TaskUpdate { title, description, completed } = update;
         let mut change = tasks::Entity::update_many()
-            .col_expr(tasks::Column::UpdatedAt, time(now))
+            .col_expr(tasks::Column::UpdatedAt, updated_at(now))
             .col_expr(tasks::Column::Version, tasks::COLUMN.version.add(1));
         if let Some(Title(title)) = title {
             change = change.col_expr(tasks::Column::Title, Expr::val(title));
@@ -187,13 +194,9 @@ impl<'s> Tasks<'s> {
             None => change
                 .col_expr(
                     tasks::Column::CompletedAt,
-                    when(
-                        tasks::COLUMN.completed_at.is_null(),
-                        time(now),
-                        Expr::val(None::<chrono::DateTime<chrono::Utc>>),
-                    ),
+                    when(tasks::COLUMN.completed_at.is_null(), time(now), Expr::val(None::<DateTime<Utc>>)),
                 )
-                .col_expr(tasks::Column::UpdatedAt, time(now))
+                .col_expr(tasks::Column::UpdatedAt, updated_at(now))
                 .col_expr(tasks::Column::Version, next_version),
             Some(completed) => {
                 let changes = if completed {
@@ -205,7 +208,7 @@ impl<'s> Tasks<'s> {
                     .col_expr(tasks::Column::CompletedAt, completed_at(completed, now))
                     .col_expr(
                         tasks::Column::UpdatedAt,
-                        when(changes.clone(), time(now), Expr::col(tasks::Column::UpdatedAt)),
+                        when(changes.clone(), updated_at(now), Expr::col(tasks::Column::UpdatedAt)),
                     )
                     .col_expr(tasks::Column::Version, when(changes, next_version, Expr::col(tasks::Column::Version)))
             }
@@ -258,8 +261,15 @@ fn completed_at(completed: bool, now: Timestamp) -> Expr {
     if completed {
         when(tasks::COLUMN.completed_at.is_null(), time(now), Expr::col(tasks::Column::CompletedAt))
     } else {
-        Expr::val(None::<chrono::DateTime<chrono::Utc>>)
+        Expr::val(None::<DateTime<Utc>>)
     }
+}
+
+/// The new `updated_at`. It never goes back, though the change may have been asked for before the last one was made, or
+/// by a server whose clock is behind.
+fn updated_at(now: Timestamp) -> Expr {
+    let at = DateTime::<Utc>::from(now);
+    when(tasks::COLUMN.updated_at.lt(at), Expr::val(at), Expr::col(tasks::Column::UpdatedAt))
 }
 
 fn when(condition: Expr, then: impl Into<Expr>, otherwise: impl Into<Expr>) -> Expr {
@@ -267,7 +277,7 @@ fn when(condition: Expr, then: impl Into<Expr>, otherwise: impl Into<Expr>) -> E
 }
 
 fn time(at: Timestamp) -> Expr {
-    Expr::val(chrono::DateTime::<chrono::Utc>::from(at))
+    Expr::val(DateTime::<Utc>::from(at))
 }
 
 fn is_unknown_user(error: &DbErr) -> bool {

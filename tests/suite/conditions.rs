@@ -63,7 +63,7 @@ async fn a_write_with_another_tag_changes_nothing_and_tells_the_current_one() {
         for call in writes(&ann, id(&task)) {
             let reply = call.header("If-Match", tags).send().await;
             assert_eq!(reply.is_problem(412, "version-mismatch").header("etag"), Some("\"2\""), "{tags}");
-            assert_eq!(reply.detail(), "The task has changed: its version is now 2.");
+            assert_eq!(reply.detail(), "`If-Match` does not list the entity tag that the task has now: \"2\".");
         }
     }
     let stated = ann.call(Method::PATCH, ann.task(id(&task)) + "/complete").json(json!({"completed": false}));

@@ -65,13 +65,16 @@ async fn every_toggle_counts() {
 
     let flips = at_once(49, |_| {
         let (ann, task) = (ann.clone(), task.clone());
-        async move { ann.toggle(id(&task)).await.is(200).json()["version"].as_i64().unwrap() }
+        async move { ann.toggle(id(&task)).await.is(200).json() }
     })
     .await;
 
-    let mut versions = flips;
-    versions.sort_unstable();
+    let mut flips: Vec<_> =
+        flips.iter().map(|flip| (flip["version"].as_i64().unwrap(), flip["updated_at"].as_str().unwrap())).collect();
+    flips.sort_unstable();
+    let versions: Vec<_> = flips.iter().map(|(version, _)| *version).collect();
     assert_eq!(versions, (2..=50).collect::<Vec<_>>(), "each flip made a version of its own");
+    assert!(flips.is_sorted_by_key(|(_, updated_at)| updated_at), "the time of the last change never goes back");
     let last = ann.get(id(&task)).await.json();
     assert_eq!((&last["completed"], &last["version"]), (&json!(true), &json!(50)));
 }

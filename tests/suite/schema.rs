@@ -67,6 +67,53 @@ async fn columns(database: &Database) -> Vec<String> {
 }
 
 #[tokio::test]
+async fn the_tables_are_kept_as_the_statements_need_them() {
+    let database = Database::new(BACKEND).await;
+    Store::new(&config(&database.url(), json!({})).database).unwrap().migrate_up().await.unwrap();
+    let (query, expected) = match BACKEND {
+        Backend::Sqlite => (
+            "select sql from sqlite_schema where name like '%tasks%' and sql is not null",
+            [
+                r#"PRIMARY KEY ("user_id", "id")"#,
+                "ON DELETE CASCADE",
+                "WITHOUT ROWID",
+                r#"INDEX "tasks_pending" ON "tasks" ("user_id", "id") WHERE "completed_at" IS NULL"#,
+                r#"INDEX "tasks_completed" ON "tasks" ("user_id", "id") WHERE "completed_at" IS NOT NULL"#,
+            ],
+        ),
+        Backend::Postgres => (
+            "select indexdef from pg_indexes where tablename = 'tasks'
+             union all select pg_get_constraintdef(oid) from pg_constraint where conrelid = 'tasks'::regclass
+             union all select column_name || ' ' || collation_name from information_schema.columns where table_name = 'tasks'
+             and collation_name is not null",
+            [
+                "PRIMARY KEY (user_id, id)",
+                "ON DELETE CASCADE",
+                "user_id C",
+                "INDEX tasks_pending ON public.tasks USING btree (user_id, id) WHERE (completed_at IS NULL)",
+                "INDEX tasks_completed ON public.tasks USING btree (user_id, id) WHERE (completed_at IS NOT NULL)",
+            ],
+        ),
+    };
+    let found = database.query(query).await.join("\n");
+    for part in expected {
+        assert!(found.contains(part), "{part} is missing:\n{found}");
+    }
+}
+
+#[tokio::test]
+async fn a_server_without_its_tables_is_not_ready() {
+    for table in ["tasks", "users"] {
+        let app = TestApp::start(BACKEND).await;
+        app.database.execute("drop table tasks").await;
+        if table == "users" {
+            app.database.execute("drop table users").await;
+        }
+        app.anybody().call(hyper::Method::GET, "/health/ready").send().await.is_problem(503, "unavailable");
+    }
+}
+
+#[tokio::test]
 async fn a_database_of_a_newer_version_is_not_touched() {
     let app = TestApp::start(BACKEND).await;
     app.database.execute("insert into seaql_migrations values ('m29990101_000001_from_the_future', 0)").await;

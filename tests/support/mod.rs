@@ -125,6 +125,23 @@ impl TestApp {
     }
 }
 
+/// Whether there is no curl to try a printed line with. Then it has been said.
+pub fn curl_is_missing(what: &str) -> bool {
+    let missing = std::process::Command::new("curl").arg("--version").output().is_err();
+    if missing {
+        skip("There is no `curl` here.", what);
+    }
+    missing
+}
+
+/// Says, loudly, what was not tested and why. Where `CI` is set it fails, so that nobody takes it for a pass.
+pub fn skip(why: &str, what: &str) {
+    use std::io::Write;
+    assert!(std::env::var_os("CI").is_none(), "{why} {what}");
+    // Not `eprintln!`, which the test harness would swallow.
+    let _ = writeln!(std::io::stderr(), "\n\n******** SKIPPED ********\n{why}\n{what}\n*************************\n");
+}
+
 /// An id that no task has.
 pub fn unused_id() -> String {
     Uuid::new_v4().to_string()

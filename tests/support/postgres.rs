@@ -19,6 +19,12 @@ use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 use url::Url;
 use uuid::Uuid;
 
+use super::skip;
+
+const NONE: &str =
+    "There is no PostgreSQL here: `initdb` and `postgres` are neither in PATH nor in /usr/lib/postgresql/*/bin.
+Install it (Debian: `apt-get install postgresql`), or name a server in TEST_DATABASE_URL.";
+
 /// A server that was started here.
 pub struct Private {
     pub port: u16,
@@ -159,41 +165,32 @@ fn server() -> &'static str {
         if let Ok(url) = env::var("TEST_DATABASE_URL") {
             return (url, None);
         }
-        let server = required(Private::start(|_| {}, &[]));
+        let Some(server) = Private::start(|_| {}, &[]) else {
+            // Every test of the program needs it.
+            skip(NONE, "The tests of this program were not run.");
+            exit(0)
+        };
         (server.url("postgres"), Some(server))
     });
     url
 }
 
-/// For a program of which every test needs a PostgreSQL of this machine: without one it ends here.
-pub fn required(server: Option<Private>) -> Private {
-    server.unwrap_or_else(|| {
-        skip("None of the tests of this program was run.");
-        exit(0)
-    })
+/// A private server, or none. Then it has been said.
+pub fn private(prepare: impl FnOnce(&Path), options: &[&str]) -> Option<Private> {
+    let server = Private::start(prepare, options);
+    if server.is_none() {
+        skip(NONE, "A test that needs a PostgreSQL of its own was not run.");
+    }
+    server
 }
 
 /// Whether there is no PostgreSQL to test on. Then it has been said.
-pub fn is_missing(what: &str) -> bool {
+pub fn is_missing() -> bool {
     let missing = env::var_os("TEST_DATABASE_URL").is_none() && programs().is_none();
     if missing {
-        skip(what);
+        skip(NONE, "A test that needs a PostgreSQL was not run.");
     }
     missing
-}
-
-/// Says, loudly, what was not run for want of a PostgreSQL. Where `CI` is set it fails, so that nobody takes it for a
-/// pass.
-fn skip(what: &str) {
-    let why =
-        "There is no PostgreSQL here: `initdb` and `postgres` are neither in PATH nor in /usr/lib/postgresql/*/bin.";
-    assert!(env::var_os("CI").is_none(), "{why}");
-    // Not `eprintln!`, which the test harness would swallow.
-    let _ = writeln!(
-        std::io::stderr(),
-        "\n\n******** SKIPPED ********\n{why}\n{what} Install PostgreSQL (Debian: `apt-get install postgresql`), or name \
-         a server in\nTEST_DATABASE_URL.\n*************************\n"
-    );
 }
 
 /// The folder of PostgreSQL's programs.

@@ -73,9 +73,20 @@ pub struct Server {
 impl Server {
     /// Starts the program, without waiting for it. Its port is a free one.
     pub fn launch(directory: &Path, environment: &[(&str, &str)]) -> Self {
+        Self::launch_command(&mut program(directory, &[], environment))
+    }
+
+    /// Starts a command that comes to the program, and waits until it listens.
+    pub fn start_command(command: &mut Command) -> Self {
+        let mut server = Self::launch_command(command);
+        server.wait_until_it_listens();
+        server
+    }
+
+    fn launch_command(command: &mut Command) -> Self {
         let port = free_port();
         let (out, err) = (tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
-        let child = program(directory, &[], environment)
+        let child = command
             .env("PORT", port.to_string())
             .stdin(Stdio::null())
             .stdout(Stdio::from(out.try_clone().unwrap()))

@@ -1,0 +1,168 @@
+//! A connection that is neither held for ever nor closed too early.
+
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+    time::{Sleep, sleep},
+};
+
+/// How long the peer may refuse to take what it asked for. Without this bound it could hold its place among the
+/// connections by asking and not reading.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a connection that is being closed goes on throwing away what the peer still sends.
+const LINGER: Duration = Duration::from_secs(3);
+/// How much is thrown away at most, in bytes.
+const MAX_DISCARDED_BYTES: usize = 16 * 1024 * 1024;
+
+/// A connection with a bound on writing, which reads what the peer is still sending before it closes.
+///
+/// An answer can be ready before the request has arrived: a body that is too large is refused while it is being sent.
+/// Whoever closes with bytes unread makes the system reset the connection. The peer then fails to send the rest, and
+/// many a client looks no further: it reports a broken connection instead of the 413.
+#[derive(Debug)]
+pub(super) struct Stream {
+    inner: TcpStream,
+    /// Runs while the peer takes nothing.
+    stalled: Option<Pin<Box<Sleep>>>,
+    /// Runs while the connection is being closed.
+    lingering: Option<Pin<Box<Sleep>>>,
+    discarded_bytes: usize,
+}
+
+impl Stream {
+    pub(super) fn new(inner: TcpStream) -> Self {
+        Self { inner, stalled: None, lingering: None, discarded_bytes: 0 }
+    }
+
+    /// Fails a write that makes no progress for too long.
+    fn bounded<T>(&mut self, cx: &mut Context<'_>, write: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if write.is_ready() {
+            self.stalled = None;
+            return write;
+        }
+        let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep(WRITE_TIMEOUT)));
+        stalled.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, to: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_read(cx, to)
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, from: &[u8]) -> Poll<io::Result<usize>> {
+        let write = Pin::new(&mut self.inner).poll_write(cx, from);
+        self.bounded(cx, write)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        from: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let write = Pin::new(&mut self.inner).poll_write_vectored(cx, from);
+        self.bounded(cx, write)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        let end = if let Some(end) = &mut this.lingering {
+            end
+        } else {
+            ready!(Pin::new(&mut this.inner).poll_shutdown(cx))?;
+            this.lingering.insert(Box::pin(sleep(LINGER)))
+        };
+        let mut scratch = [0; 8 * 1024];
+        while this.discarded_bytes < MAX_DISCARDED_BYTES && end.as_mut().poll(cx).is_pending() {
+            let mut read = ReadBuf::new(&mut scratch);
+            match ready!(Pin::new(&mut this.inner).poll_read(cx, &mut read)) {
+                Ok(()) if !read.filled().is_empty() => this.discarded_bytes += read.filled().len(),
+                // The peer is done, or gone.
+                _ => break,
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpListener,
+        time::{Instant, interval},
+    };
+
+    use super::*;
+
+    /// A connection, and its peer.
+    async fn pair() -> (Stream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        (Stream::new(listener.accept().await.unwrap().0), peer)
+    }
+
+    // The time is the tests' own: it jumps ahead when there is nothing else to do.
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_does_not_read_is_given_up() {
+        let (mut stream, peer) = pair().await;
+        let started = Instant::now();
+
+        let outcome = stream.write_all(&vec![0; 64 * 1024 * 1024]).await;
+
+        assert_eq!(outcome.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert!(started.elapsed() >= WRITE_TIMEOUT);
+        drop(peer);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_goes_on_sending_does_not_keep_a_closed_connection() {
+        let (mut stream, mut peer) = pair().await;
+        let trickle = tokio::spawn(async move {
+            let mut ticks = interval(Duration::from_millis(100));
+            while peer.write_all(b"x").await.is_ok() {
+                ticks.tick().await;
+            }
+        });
+        let started = Instant::now();
+
+        stream.shutdown().await.unwrap();
+        drop(stream);
+
+        assert!((LINGER..LINGER * 2).contains(&started.elapsed()), "{:?}", started.elapsed());
+        trickle.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_is_done_is_not_waited_for() {
+        let (mut stream, mut peer) = pair().await;
+        let started = Instant::now();
+        let reads = tokio::spawn(async move {
+            peer.shutdown().await.unwrap();
+            peer.read_to_end(&mut Vec::new()).await.unwrap()
+        });
+
+        stream.shutdown().await.unwrap();
+
+        assert!(started.elapsed() < LINGER);
+        drop(stream);
+        assert_eq!(reads.await.unwrap(), 0);
+    }
+}
