@@ -107,7 +107,7 @@ mod tests {
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},
         net::TcpListener,
-        time::{Instant, interval},
+        time::{Instant, interval, timeout},
     };
 
     use super::*;
@@ -125,9 +125,9 @@ mod tests {
         let (mut stream, peer) = pair().await;
         let started = Instant::now();
 
-        let outcome = stream.write_all(&vec![0; 64 * 1024 * 1024]).await;
+        let outcome = timeout(WRITE_TIMEOUT * 2, stream.write_all(&vec![0; 64 * 1024 * 1024])).await;
 
-        assert_eq!(outcome.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert_eq!(outcome.expect("it waits").unwrap_err().kind(), io::ErrorKind::TimedOut);
         assert!(started.elapsed() >= WRITE_TIMEOUT);
         drop(peer);
     }
@@ -143,7 +143,7 @@ mod tests {
         });
         let started = Instant::now();
 
-        stream.shutdown().await.unwrap();
+        timeout(LINGER * 2, stream.shutdown()).await.expect("it waits").unwrap();
         drop(stream);
 
         assert!((LINGER..LINGER * 2).contains(&started.elapsed()), "{:?}", started.elapsed());
