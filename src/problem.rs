@@ -1,8 +1,8 @@
 //! Every failure, its status, its words.
 //!
-//! [`Fault`] says what went wrong, without regard to how that is answered. [`Kind`] is the public side: one row for each way to
-//! refuse. This module alone turns the one into the other and both into an answer. A fault's cause goes to the log, once,
-//! and never to the caller.
+//! [`Fault`] says what went wrong, without regard to how that is answered. [`Kind`] is the public side: one row for each
+//! way to refuse. This module alone turns the one into the other and both into an answer. A fault's cause goes to the
+//! log, once, and never to the caller.
 
 use std::{error::Error, marker::PhantomData};
 

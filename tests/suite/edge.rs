@@ -335,6 +335,9 @@ async fn a_broken_request_is_answered_and_the_server_goes_on() {
         "POST /api/x/tasks HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n";
     for (request, status) in [
         ("BROKEN\r\n\r\n", "400"),
+        ("OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n", "404"),
+        ("CONNECT x:80 HTTP/1.1\r\nHost: x\r\n\r\n", "404"),
+        ("GET http://x/health/ HTTP/1.1\r\nHost: x\r\n\r\n", "200"),
         ("GET /health HTTP/9.9\r\n\r\n", "400"),
         ("GET /health HTTP/1.1\r\nbad header\r\n\r\n", "400"),
         ("POST /api/x/tasks HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n", "400"),
