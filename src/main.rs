@@ -178,7 +178,10 @@ async fn serve(config: &Config) -> Result<(), Failure> {
         () = &mut stop => None,
     };
     if let Some(server) = server {
-        server.run(stop).await;
+        tokio::select! {
+            () = server.run(stop) => {}
+            () = store.forget_old_answers() => {}
+        }
     }
     // What could not be finished may still hold a connection.
     let _ = time::timeout(CLOSE_TIMEOUT, store.close()).await;

@@ -4,7 +4,7 @@
 //! way to refuse. This module alone turns the one into the other and both into an answer. A fault's cause goes to the
 //! log, once, and never to the caller.
 
-use std::{error::Error, marker::PhantomData};
+use std::{collections::BTreeMap, error::Error, marker::PhantomData};
 
 use poem::{
     Response,
@@ -13,7 +13,7 @@ use poem::{
 };
 use poem_openapi::{
     ApiResponse, Object,
-    registry::{MetaMediaType, MetaResponse, MetaResponses, MetaSchema, Registry},
+    registry::{MetaMediaType, MetaResponse, MetaResponses, MetaSchema, MetaSchemaRef, Registry},
     types::{Example, Type},
 };
 use sea_orm::DbErr;
@@ -90,6 +90,9 @@ kinds! {
     METHOD_NOT_ALLOWED = METHOD_NOT_ALLOWED "method-not-allowed" "Method not allowed"
         "The path exists, but not for this method."
         "Use one of the methods that the `Allow` header lists.";
+    IDEMPOTENCY_KEY_IN_USE = CONFLICT "idempotency-key-in-use" "Idempotency key in use"
+        "Another request with this `Idempotency-Key` is being served. Nothing was done for this one."
+        "Send the same request again after the time that the `Retry-After` header gives, in seconds: it is given the other one's answer.";
     VERSION_MISMATCH = PRECONDITION_FAILED "version-mismatch" "Version mismatch"
         "`If-Match` does not list the entity tag that the task has now. Usually somebody else has changed the task since it was read. A weak tag (`W/\"…\"`) never matches."
         "Read the task again, apply your change to it, and send it with the new `ETag`.";
@@ -102,6 +105,9 @@ kinds! {
     INVALID_BODY = UNPROCESSABLE_ENTITY "invalid-body" "Invalid body"
         "The body is JSON, but not what the contract asks for. `errors` lists every violation."
         "Correct the fields that `errors` points to.";
+    IDEMPOTENCY_KEY_REUSED = UNPROCESSABLE_ENTITY "idempotency-key-reused" "Idempotency key reused"
+        "This `Idempotency-Key` came before, with another request: another operation, another task, another `If-Match` or another body. Nothing was done for this one."
+        "Take a new key for each new request, and keep it for the repeats of that request only.";
     INTERNAL = INTERNAL_SERVER_ERROR "internal" "Internal error"
         "The server failed. It is the server's fault, and it has been logged."
         "Tell the operator the `request_id`.";
@@ -114,6 +120,8 @@ kinds! {
 pub const OF_AN_OWNER: &[Kind] = &[UNAUTHORIZED, FORBIDDEN];
 /// The refusals of an operation that takes a body.
 pub const OF_A_BODY: &[Kind] = &[MALFORMED_BODY, BODY_TOO_LARGE, UNSUPPORTED_MEDIA_TYPE, INVALID_BODY];
+/// The refusals of an operation that can be told to take effect once.
+pub const OF_A_KEY: &[Kind] = &[INVALID_PARAMETER, IDEMPOTENCY_KEY_IN_USE, IDEMPOTENCY_KEY_REUSED];
 /// The refusals of an operation on a task that the path names.
 pub const OF_A_TASK: &[Kind] = &[INVALID_PARAMETER, NO_SUCH_TASK];
 /// The failures of an operation that asks the database.
@@ -167,6 +175,12 @@ pub enum Fault {
         /// The version that it is of.
         current: i32,
     },
+    /// Another request with this key is under way.
+    #[error("A request with this `Idempotency-Key` is being served. Send it again in a moment.")]
+    KeyInUse,
+    /// The key came before, with another request.
+    #[error("This `Idempotency-Key` was used for another request. A new request needs a new key.")]
+    KeyReused,
     /// The database did not answer, or not in time, or has no room. Trying again may help.
     #[error("The database can't serve the request now. Try again in a moment.")]
     Unavailable(#[source] DbErr),
@@ -219,6 +233,8 @@ impl Fault {
             Self::InvalidBody(_) => &INVALID_BODY,
             Self::NoSuchTask => &NO_SUCH_TASK,
             Self::VersionMismatch { .. } => &VERSION_MISMATCH,
+            Self::KeyInUse => &IDEMPOTENCY_KEY_IN_USE,
+            Self::KeyReused => &IDEMPOTENCY_KEY_REUSED,
             Self::Unavailable(_) | Self::TooSlow => &UNAVAILABLE,
             Self::Database(_) | Self::Defect(_) => &INTERNAL,
             Self::NoSuchPath => &NO_SUCH_PATH,
@@ -236,7 +252,7 @@ impl Fault {
             )],
             Self::MethodNotAllowed { allowed } => vec![(header::ALLOW, list(allowed))],
             Self::VersionMismatch { current } => vec![(header::ETAG, format!(r#""{current}""#))],
-            fault if fault.kind().status == StatusCode::SERVICE_UNAVAILABLE => {
+            fault if [StatusCode::SERVICE_UNAVAILABLE, StatusCode::CONFLICT].contains(&fault.kind().status) => {
                 vec![(header::RETRY_AFTER, RETRY_AFTER_SECS.to_string())]
             }
             _ => Vec::new(),
@@ -274,10 +290,11 @@ impl<S> From<Problem<S>> for poem::Error {
 
 impl<S: Refusals> ApiResponse for Problem<S> {
     fn meta() -> MetaResponses {
-        let mut statuses: Vec<StatusCode> = S::KINDS.iter().copied().flatten().map(|kind| kind.status).collect();
-        statuses.sort_unstable();
-        statuses.dedup();
-        MetaResponses { responses: statuses.into_iter().map(refusal).collect() }
+        let mut by_status: BTreeMap<StatusCode, Vec<&Kind>> = BTreeMap::new();
+        for kind in S::KINDS.iter().copied().flatten() {
+            by_status.entry(kind.status).or_default().push(kind);
+        }
+        MetaResponses { responses: by_status.into_iter().map(|(status, kinds)| refusal(status, &kinds)).collect() }
     }
 
     fn register(registry: &mut Registry) {
@@ -286,9 +303,14 @@ impl<S: Refusals> ApiResponse for Problem<S> {
     }
 }
 
-/// How the contract shows a refusal with this status. It is the same for every operation.
-fn refusal(status: StatusCode) -> MetaResponse {
+/// How the contract shows the refusals with this status. It is the same for every operation that knows the same ones.
+fn refusal(status: StatusCode, kinds: &[&Kind]) -> MetaResponse {
     let text = || MetaSchema::new("string");
+    let retry_after = || {
+        let seconds = MetaSchema { minimum: Some(0.0), ..MetaSchema::new_with_format("integer", "int32") };
+        Some(("Retry-After", "After how many seconds to try again.", seconds))
+    };
+    let can_be_reused = kinds.iter().any(|kind| kind.slug == IDEMPOTENCY_KEY_REUSED.slug);
     let (description, header) = match status {
         StatusCode::BAD_REQUEST => ("A parameter or the body is malformed. `detail` says which and how.", None),
         StatusCode::UNAUTHORIZED => (
@@ -298,16 +320,22 @@ fn refusal(status: StatusCode) -> MetaResponse {
         StatusCode::PRECONDITION_FAILED => {
             (VERSION_MISMATCH.meaning, Some(("ETag", "The entity tag of the task as it is now.", text())))
         }
-        StatusCode::SERVICE_UNAVAILABLE => {
-            let seconds = MetaSchema { minimum: Some(0.0), ..MetaSchema::new_with_format("integer", "int32") };
-            (UNAVAILABLE.meaning, Some(("Retry-After", "After how many seconds to try again.", seconds)))
-        }
-        status => (KINDS.iter().find(|kind| kind.status == status).map_or("", |kind| kind.meaning), None),
+        StatusCode::CONFLICT => (IDEMPOTENCY_KEY_IN_USE.meaning, retry_after()),
+        StatusCode::SERVICE_UNAVAILABLE => (UNAVAILABLE.meaning, retry_after()),
+        StatusCode::UNPROCESSABLE_ENTITY if can_be_reused => (
+            "The body is JSON, but not what the contract asks for; or the `Idempotency-Key` came before, with another \
+             request. The `type` tells which.",
+            None,
+        ),
+        _ => (kinds.first().map_or("", |kind| kind.meaning), None),
     };
-    let schema = if status == StatusCode::UNPROCESSABLE_ENTITY {
-        ValidationProblem::schema_ref()
-    } else {
-        Details::schema_ref()
+    let schema = match status {
+        StatusCode::UNPROCESSABLE_ENTITY if can_be_reused => MetaSchemaRef::Inline(Box::new(MetaSchema {
+            one_of: vec![ValidationProblem::schema_ref(), Details::schema_ref()],
+            ..MetaSchema::ANY
+        })),
+        StatusCode::UNPROCESSABLE_ENTITY => ValidationProblem::schema_ref(),
+        _ => Details::schema_ref(),
     };
     MetaResponse {
         description,

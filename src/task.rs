@@ -15,13 +15,13 @@ use uuid::Uuid;
 use crate::contract::published;
 
 /// A task's id.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TaskId(pub Uuid);
 
 published!(TaskId, MetaSchema::new_with_format("string", "uuid"));
 
 /// A point in time, to the microsecond.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 pub struct Timestamp(DateTime<Utc>);
 
 published!(Timestamp, MetaSchema::new_with_format("string", "date-time"));
@@ -92,7 +92,9 @@ published!(
 /// Something that a user wants to get done.
 ///
 /// Every field is always present.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Object)]
+// It is also kept, in JSON, as the answer to repeated requests: what is added needs a `#[serde(default)]` for those that
+// were kept by the version before.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Object)]
 #[oai(example)]
 pub struct Task {
     /// The task's id, a version 7 UUID: it begins with the time of the creation.
@@ -193,7 +195,7 @@ impl Example for TaskUpdate {
 }
 
 /// The state to bring a task into.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Object)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, Object)]
 #[oai(deny_unknown_fields, example)]
 #[serde(deny_unknown_fields)]
 pub struct TaskCompletion {

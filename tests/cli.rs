@@ -16,6 +16,7 @@ use std::{
 
 use hyper::Method;
 use serde_json::{Value, json};
+use sqlx::{Connection, Executor, SqliteConnection};
 use support::{
     SECRET, curl_is_missing,
     process::{Server, complaint, printed, program, run, start_eight, text},
@@ -103,15 +104,16 @@ fn bad_settings_end_every_command_with_status_2() {
 fn migrations_go_up_and_down_and_tell_their_state() {
     let here = tempdir().unwrap();
     let migrate = |arguments: &[&str]| printed(here.path(), &[&["migrate"], arguments].concat(), &[]);
-    let step = "m20261121_000001_users_and_tasks";
+    let (one, two) = ("m20261121_000001_users_and_tasks", "m20261121_000002_idempotency_keys");
 
-    assert_eq!(migrate(&["status"]), format!("pending  {step}\n"));
-    assert_eq!(migrate(&["up"]), format!("applied {step}\n"));
+    assert_eq!(migrate(&["status"]), format!("pending  {one}\npending  {two}\n"));
+    assert_eq!(migrate(&["up"]), format!("applied {one}\napplied {two}\n"));
     assert_eq!(migrate(&["up"]), "nothing to apply\n");
-    assert_eq!(migrate(&["status"]), format!("applied  {step}\n"));
-    assert_eq!(migrate(&["down"]), format!("took back {step}\n"));
-    assert_eq!(migrate(&["down", "--steps", "5"]), "nothing to take back\n");
-    assert_eq!(migrate(&["status"]), format!("pending  {step}\n"));
+    assert_eq!(migrate(&["status"]), format!("applied  {one}\napplied  {two}\n"));
+    assert_eq!(migrate(&["down"]), format!("took back {two}\n"));
+    assert_eq!(migrate(&["status"]), format!("applied  {one}\npending  {two}\n"));
+    assert_eq!(migrate(&["down", "--steps", "5"]), format!("took back {one}\n"));
+    assert_eq!(migrate(&["down"]), "nothing to take back\n");
 }
 
 #[test]
@@ -312,13 +314,40 @@ fn a_database_that_can_not_be_had_is_named() {
 async fn what_was_written_is_there_after_a_restart() {
     let here = tempdir().unwrap();
     let server = serve(&here);
-    let task = server.user("ann").create("Still there").await;
+    let create = |server: &Server| {
+        let ann = server.user("ann");
+        ann.call(Method::POST, ann.tasks()).json(json!({"title": "Still there"})).key("key").send()
+    };
+    let created = create(&server).await;
     // Not even a chance to clean up.
     server.send_signal("KILL");
     server.end();
 
     let server = serve(&here);
-    assert_eq!(server.user("ann").list("").await.is(200).json(), json!([task]));
+    let repeated = create(&server).await;
+    assert_eq!((&repeated.bytes, repeated.header("idempotent-replayed")), (&created.bytes, Some("true")));
+    assert_eq!(server.user("ann").list("").await.is(200).json(), json!([created.json()]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_forgets_old_answers_by_itself() {
+    let here = tempdir().unwrap();
+    let url = format!("sqlite://{}/data/taskpact.db", here.path().display());
+    let server = serve(&here);
+    let ann = server.user("ann");
+    ann.call(Method::POST, ann.tasks()).json(json!({"title": "t"})).key("key").send().await.is(201);
+    server.stop();
+    let mut database = SqliteConnection::connect(&url).await.unwrap();
+    let kept = "select count(*) from idempotency_keys";
+    database.execute("update idempotency_keys set created_at = '2000-01-01 00:00:00+00:00'").await.unwrap();
+
+    let server = serve(&here);
+    let started = Instant::now();
+    while sqlx::query_scalar::<_, i64>(kept).fetch_one(&mut database).await.unwrap() > 0 {
+        assert!(started.elapsed() < Duration::from_secs(20), "it still keeps the answer");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    server.stop();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -507,7 +536,7 @@ async fn a_failure_is_logged_once_with_its_cause_and_the_request() {
     );
     let ann = server.user("ann");
     ann.create("t").await;
-    printed(here.path(), &["migrate", "down"], &[("DATABASE_URL", "sqlite://tasks.db")]);
+    printed(here.path(), &["migrate", "down", "--steps", "2"], &[("DATABASE_URL", "sqlite://tasks.db")]);
 
     let reply = ann.list("").await;
     let id = reply.is(500).header("x-request-id").unwrap();

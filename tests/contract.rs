@@ -119,6 +119,8 @@ fn media_types_and_headers_are_in_their_usual_form() {
     assert_eq!(media_types.into_iter().collect::<Vec<_>>(), ["application/json", "application/problem+json"]);
     let usual = [
         "ETag",
+        "Idempotency-Key",
+        "Idempotent-Replayed",
         "If-Match",
         "If-None-Match",
         "Link",

@@ -246,6 +246,31 @@ async fn a_full_pool_ends_in_503_after_the_acquire_timeout() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_is_given_up_leaves_no_transaction_open() {
+    if is_missing() {
+        return;
+    }
+    let app = TestApp::start(Backend::Postgres).await;
+    let ann = app.new_user();
+    ann.create("t").await;
+    for n in 0..40 {
+        // Hung up after 0 to 8 ms: somewhere between the first statement and the last.
+        at_once(8, |at| {
+            let call = ann.call(hyper::Method::POST, ann.tasks()).json(json!({"title": "t"})).key(&format!("{n}-{at}"));
+            call.send_within(Duration::from_micros(n * 200 + 20))
+        })
+        .await;
+    }
+
+    let open = "select pid::text from pg_stat_activity where datname = current_database() and state like 'idle in %'";
+    let started = Instant::now();
+    while !app.database.query(open).await.is_empty() {
+        assert!(started.elapsed() < Duration::from_secs(10), "a transaction is still open");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_statement_is_planned_once_a_connection() {
     let here = tempdir().unwrap();
     let Some(database) = private(|_| {}, &["-c", "log_min_duration_statement=0"]) else { return };

@@ -3,9 +3,10 @@
 //! A step that has been released is never edited: databases out there remember its name, not its content. To change the
 //! schema, add a file, list it last in [`Migrator`], and let the entities in the server's `store` follow.
 
-use sea_orm_migration::prelude::*;
+use sea_orm_migration::{prelude::*, schema::string_len, sea_orm::DbBackend};
 
 mod m20261121_000001_users_and_tasks;
+mod m20261121_000002_idempotency_keys;
 
 /// Every step, oldest first.
 #[derive(Debug)]
@@ -14,6 +15,19 @@ pub struct Migrator;
 #[async_trait::async_trait]
 impl MigratorTrait for Migrator {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-        vec![Box::new(m20261121_000001_users_and_tasks::Migration)]
+        vec![
+            Box::new(m20261121_000001_users_and_tasks::Migration),
+            Box::new(m20261121_000002_idempotency_keys::Migration),
+        ]
     }
+}
+
+/// Text of up to 255 characters that somebody else has chosen, compared byte by byte: a user's id, a key.
+fn byte_string(name: impl IntoIden, backend: DbBackend) -> ColumnDef {
+    let mut column = string_len(name, 255);
+    if backend == DbBackend::Postgres {
+        // Without it the index would be kept in the order of the database's language, at a price for each comparison.
+        column.extra(r#"COLLATE "C""#);
+    }
+    column
 }

@@ -6,6 +6,8 @@ use sea_orm_migration::{
     sea_orm::DbBackend,
 };
 
+use crate::byte_string;
+
 #[derive(DeriveMigrationName)]
 pub(crate) struct Migration;
 
@@ -37,13 +39,13 @@ impl MigrationTrait for Migration {
         let backend = manager.get_database_backend();
 
         let mut users = Table::create();
-        users.table(Users::Table).col(user_id(Users::Id, backend).primary_key());
+        users.table(Users::Table).col(byte_string(Users::Id, backend).primary_key());
         manager.create_table(users).await?;
 
         let mut tasks = Table::create();
         tasks
             .table(Tasks::Table)
-            .col(user_id(Tasks::UserId, backend))
+            .col(byte_string(Tasks::UserId, backend))
             .col(uuid(Tasks::Id))
             .col(string_len(Tasks::Title, 200))
             .col(string_len_null(Tasks::Description, 1000))
@@ -81,14 +83,4 @@ impl MigrationTrait for Migration {
         manager.drop_table(Table::drop().table(Tasks::Table).take()).await?;
         manager.drop_table(Table::drop().table(Users::Table).take()).await
     }
-}
-
-/// A user's id as the token's issuer wrote it, compared byte by byte.
-fn user_id(name: impl IntoIden, backend: DbBackend) -> ColumnDef {
-    let mut column = string_len(name, 255);
-    if backend == DbBackend::Postgres {
-        // Without it the index would be kept in the order of the database's language, at a price for each comparison.
-        column.extra(r#"COLLATE "C""#);
-    }
-    column
 }

@@ -119,19 +119,77 @@ impl Parameter for Cursor {
     }
 }
 
+/// The caller's own name for a request that is to take effect once (draft-ietf-httpapi-idempotency-key-header).
+#[derive(Debug)]
+pub(super) struct IdempotencyKey(pub(super) String);
+
+const MAX_KEY_CHARS: usize = 255;
+
+impl Parameter for IdempotencyKey {
+    fn schema() -> MetaSchema {
+        MetaSchema {
+            description: Some(
+                "A name for this request that the caller has not used before, such as a new UUID: 1 to 255 characters, \
+                 in double quotes or bare. If the answer is lost, the same request with the same key can be sent again, \
+                 for at least 24 hours: it takes effect once, and every repeat is given the first one's answer, with the \
+                 header `Idempotent-Replayed`. What was refused is not kept. Keys are the user's own.",
+            ),
+            example: Some("\"4b1c7a52-0f0e-4cf0-9d5c-6a4f8b1c2d3e\"".into()),
+            pattern: Some(r#"^("([ !#-\[\]-~]|\\["\\]){1,255}"|[!#-+\--\[\]-~]{1,255})$"#.to_owned()),
+            ..MetaSchema::new("string")
+        }
+    }
+
+    fn parse(text: &str) -> Result<Self, &'static str> {
+        let malformed = "must be 1 to 255 printable ASCII characters in double quotes, with `\\` before `\"` and `\\`; or \
+                         bare, without white space, comma, `\"` and `\\`";
+        let key = match text.trim_matches([' ', '\t']).strip_prefix('"') {
+            Some(quoted) => unquoted(quoted),
+            None => {
+                Some(text.trim_matches([' ', '\t']).to_owned()).filter(|bare| !bare.contains([' ', ',', '"', '\\']))
+            }
+        };
+        let is_sane = |key: &String| {
+            (1..=MAX_KEY_CHARS).contains(&key.len()) && key.bytes().all(|byte| (b' '..=b'~').contains(&byte))
+        };
+        key.filter(is_sane).map(Self).ok_or(malformed)
+    }
+}
+
+/// The text of a string of a structured field (RFC 8941, section 3.3.3) whose first quote has been read.
+fn unquoted(quoted: &str) -> Option<String> {
+    let mut text = String::new();
+    let mut characters = quoted.chars();
+    loop {
+        match characters.next()? {
+            '"' => return characters.next().is_none().then_some(text),
+            '\\' => text.push(characters.next().filter(|escaped| ['"', '\\'].contains(escaped))?),
+            character => text.push(character),
+        }
+    }
+}
+
 /// The entity tags of a conditional request (RFC 9110, section 13.1).
 #[derive(Debug)]
 pub(super) enum EntityTags {
     /// `*`: whatever the tag is.
     Any,
-    /// One of these. A version stands for the tag that is this number in quotes; other tags are no task's.
+    /// One of these.
     OneOf(Vec<Tag>),
 }
 
 #[derive(Debug)]
 pub(super) struct Tag {
     weak: bool,
-    version: Option<i32>,
+    opaque: String,
+}
+
+impl Tag {
+    /// The version of the task that has this tag: the number between the quotes. Other tags are no task's.
+    fn version(&self) -> Option<i32> {
+        // `"3"` is a version's tag, `"03"` is none.
+        self.opaque.parse().ok().filter(|version: &i32| version.to_string() == self.opaque)
+    }
 }
 
 impl EntityTags {
@@ -140,16 +198,17 @@ impl EntityTags {
         match if_match {
             None | Some(Self::Any) => Expected::Any,
             Some(Self::OneOf(tags)) => {
-                Expected::OneOf(tags.into_iter().filter(|tag| !tag.weak).filter_map(|tag| tag.version).collect())
+                Expected::OneOf(tags.iter().filter(|tag| !tag.weak).filter_map(Tag::version).collect())
             }
         }
     }
 
-    /// What `If-None-Match` asks for: weak comparison.
-    pub(super) fn holds(&self, version: i32) -> bool {
+    /// What `If-None-Match` asks for: whether this tag, of which `opaque` stands between the quotes, is one of them, by
+    /// weak comparison.
+    pub(super) fn hold(&self, opaque: &str) -> bool {
         match self {
             Self::Any => true,
-            Self::OneOf(tags) => tags.iter().any(|tag| tag.version == Some(version)),
+            Self::OneOf(tags) => tags.iter().any(|tag| tag.opaque == opaque),
         }
     }
 }
@@ -188,9 +247,7 @@ fn tag(text: &str) -> Option<(Tag, &str)> {
         None => (false, text),
     };
     let (opaque, after) = quoted.strip_prefix('"')?.split_once('"')?;
-    // `"3"` is a version's tag, `"03"` is none.
-    let version = opaque.parse().ok().filter(|version: &i32| version.to_string() == opaque);
-    Some((Tag { weak, version }, after))
+    Some((Tag { weak, opaque: opaque.to_owned() }, after))
 }
 
 #[cfg(test)]
@@ -225,6 +282,61 @@ mod tests {
 
     #[test]
     fn a_weak_tag_is_good_enough_for_reading() {
-        assert!(EntityTags::parse(r#""7", W/"1""#).is_ok_and(|tags| tags.holds(1) && tags.holds(7) && !tags.holds(2)));
+        assert!(
+            EntityTags::parse(r#""7", W/"1""#).is_ok_and(|tags| tags.hold("1") && tags.hold("7") && !tags.hold("2"))
+        );
+    }
+
+    #[test]
+    fn a_key_is_the_same_quoted_or_bare() {
+        let long = "x".repeat(MAX_KEY_CHARS);
+        for (text, expected) in [
+            ("abc", "abc"),
+            (r#""abc""#, "abc"),
+            (r#" "abc" "#, "abc"),
+            (r#""a b,c""#, "a b,c"),
+            (r#""a\"b\\c""#, r#"a"b\c"#),
+            ("a=b;c:d/e+f", "a=b;c:d/e+f"),
+            (&long, &long),
+            (&format!("\"{long}\""), &long),
+        ] {
+            assert!(is_published(text.trim()), "{text}");
+            assert_eq!(IdempotencyKey::parse(text).map(|key| key.0).as_deref(), Ok(expected), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_key_is_refused() {
+        let (long, quoted) = ("x".repeat(MAX_KEY_CHARS + 1), format!("\"{}\"", "x".repeat(MAX_KEY_CHARS + 1)));
+        for text in [
+            "",
+            " ",
+            "\"\"",
+            "\"",
+            "\"a",
+            "a\"",
+            "\"a\"b",
+            "\"a\", \"b\"",
+            "\"a\";b",
+            "a,b",
+            "a b",
+            r"a\b",
+            r#""a\b""#,
+            r#""a\""#,
+            "ä",
+            "\"ä\"",
+            "\"a\tb\"",
+            "a\u{7f}",
+            &long,
+            &quoted,
+        ] {
+            assert!(IdempotencyKey::parse(text).is_err(), "{text:?} was taken");
+            assert!(!is_published(text), "{text:?} is published as valid");
+        }
+    }
+
+    /// Whether the contract says that this is a key.
+    fn is_published(text: &str) -> bool {
+        regex::Regex::new(&IdempotencyKey::schema().pattern.unwrap()).unwrap().is_match(text)
     }
 }

@@ -13,29 +13,40 @@ use poem_openapi::{
     types::Type,
 };
 use serde::Serialize;
+use sha2::{Digest, Sha256};
 use url::form_urlencoded;
 
 use super::parameters::{Cursor, EntityTags};
-use crate::{contract, store::Page, task::Task};
+use crate::{
+    contract,
+    store::{Outcome, Page},
+    task::Task,
+};
 
 const JSON: &str = "application/json";
+/// Marks an answer that is given again.
+const REPLAYED: &str = "Idempotent-Replayed";
 
-/// A page of tasks.
+/// A page of tasks, or word that the caller has it already.
 #[derive(Debug)]
-pub(super) struct Listed {
-    tasks: Vec<Task>,
-    next: Option<Next>,
+pub(super) enum Listed {
+    Page { tasks: Vec<Task>, tag: String, next: Option<Next> },
+    NotModified { tag: String },
 }
 
 #[derive(Debug)]
-struct Next {
+pub(super) struct Next {
     link: String,
     cursor: Cursor,
 }
 
 impl Listed {
     /// `uri` is that of the page itself: the next one differs in the cursor only.
-    pub(super) fn new(page: Page, uri: &Uri) -> Self {
+    pub(super) fn unless(if_none_match: Option<EntityTags>, page: Page, uri: &Uri) -> Self {
+        let tag = list_tag(&page);
+        if if_none_match.is_some_and(|tags| tags.hold(&tag)) {
+            return Self::NotModified { tag };
+        }
         let last = page.tasks.last().filter(|_| page.has_more).map(|task| Cursor::at(task.id));
         let next = last.map(|cursor| {
             let query = form_urlencoded::Serializer::new(String::new())
@@ -44,14 +55,31 @@ impl Listed {
                 .finish();
             Next { link: format!("<{}?{query}>; rel=\"next\"", uri.path()), cursor }
         });
-        Self { tasks: page.tasks, next }
+        Self::Page { tasks: page.tasks, tag, next }
     }
+}
+
+/// What stands between the quotes of a page's entity tag. It says which tasks in which versions make the page; a task of
+/// one version is always the same, but for how a version of this program writes it.
+fn list_tag(page: &Page) -> String {
+    let mut hash = Sha256::new_with_prefix(env!("CARGO_PKG_VERSION"));
+    hash.update([page.has_more.into()]);
+    for task in &page.tasks {
+        hash.update(task.id.0.as_bytes());
+        hash.update(task.version.to_be_bytes());
+    }
+    // Half of it is more than enough to tell pages apart.
+    hash.finalize()[..16].iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 impl IntoResponse for Listed {
     fn into_response(self) -> Response {
-        let reply = json(StatusCode::OK, &self.tasks);
-        match self.next {
+        let (tasks, tag, next) = match self {
+            Self::NotModified { tag } => return not_modified(&tag),
+            Self::Page { tasks, tag, next } => (tasks, tag, next),
+        };
+        let reply = tagged(StatusCode::OK, &tag, &tasks);
+        match next {
             None => reply,
             Some(Next { link, cursor }) => {
                 reply.with_header(header::LINK, link).with_header("Next-Cursor", cursor.to_string()).into_response()
@@ -64,8 +92,16 @@ impl ApiResponse for Listed {
     fn meta() -> MetaResponses {
         let link = text("The path of the next page, as `<path>; rel=\"next\"` (RFC 8288). Not on the last page.");
         let cursor = text("The `cursor` of the next page. Not on the last page.");
-        let headers = vec![named("Link", link, false), named("Next-Cursor", cursor, false)];
-        one(described(StatusCode::OK, "A page of tasks, the newest first.", Some(Vec::<Task>::schema_ref()), headers))
+        let tag = || named("ETag", text("The entity tag of this page, in double quotes."), true);
+        let headers = vec![tag(), named("Link", link, false), named("Next-Cursor", cursor, false)];
+        let page = "A page of tasks, the newest first.";
+        let unchanged = "The page still has an entity tag that `If-None-Match` lists.";
+        MetaResponses {
+            responses: vec![
+                described(StatusCode::OK, page, Some(Vec::<Task>::schema_ref()), headers),
+                described(StatusCode::NOT_MODIFIED, unchanged, None, vec![tag()]),
+            ],
+        }
     }
 
     fn register(registry: &mut Registry) {
@@ -73,29 +109,29 @@ impl ApiResponse for Listed {
     }
 }
 
-/// A task that was just created.
+/// A task that was created.
 #[derive(Debug)]
 pub(super) struct Created {
-    task: Task,
+    outcome: Outcome,
     location: String,
 }
 
 impl Created {
     /// `tasks` is where the task was created: its own path is below.
-    pub(super) fn new(task: Task, tasks: &Uri) -> Self {
-        Self { location: format!("{}/{}", tasks.path(), task.id.0), task }
+    pub(super) fn new(outcome: Outcome, tasks: &Uri) -> Self {
+        Self { location: format!("{}/{}", tasks.path(), outcome.task.id.0), outcome }
     }
 }
 
 impl IntoResponse for Created {
     fn into_response(self) -> Response {
-        tagged(StatusCode::CREATED, &self.task).with_header(header::LOCATION, self.location).into_response()
+        replayed(StatusCode::CREATED, &self.outcome).with_header(header::LOCATION, self.location).into_response()
     }
 }
 
 impl ApiResponse for Created {
     fn meta() -> MetaResponses {
-        let headers = vec![etag(), named("Location", text("The path of the task."), true)];
+        let headers = vec![etag(), named("Location", text("The path of the task."), true), replay()];
         one(described(StatusCode::CREATED, "The task, as it was created.", Some(Task::schema_ref()), headers))
     }
 
@@ -114,7 +150,7 @@ pub(super) enum Fetched {
 impl Fetched {
     pub(super) fn unless(if_none_match: Option<EntityTags>, task: Task) -> Self {
         match if_none_match {
-            Some(tags) if tags.holds(task.version) => Self::NotModified { version: task.version },
+            Some(tags) if tags.hold(&task.version.to_string()) => Self::NotModified { version: task.version },
             _ => Self::Task(task),
         }
     }
@@ -123,10 +159,8 @@ impl Fetched {
 impl IntoResponse for Fetched {
     fn into_response(self) -> Response {
         match self {
-            Self::Task(task) => tagged(StatusCode::OK, &task),
-            Self::NotModified { version } => {
-                StatusCode::NOT_MODIFIED.with_header(header::ETAG, entity_tag(version)).into_response()
-            }
+            Self::Task(task) => of_version(StatusCode::OK, &task),
+            Self::NotModified { version } => not_modified(&version.to_string()),
         }
     }
 }
@@ -151,13 +185,34 @@ pub(super) struct Changed(pub(super) Task);
 
 impl IntoResponse for Changed {
     fn into_response(self) -> Response {
-        tagged(StatusCode::OK, &self.0)
+        of_version(StatusCode::OK, &self.0)
     }
 }
 
 impl ApiResponse for Changed {
     fn meta() -> MetaResponses {
         one(described(StatusCode::OK, "The task, as it is now.", Some(Task::schema_ref()), vec![etag()]))
+    }
+
+    fn register(registry: &mut Registry) {
+        Task::register(registry);
+    }
+}
+
+/// A task after a change that may have been made when the request was sent before.
+#[derive(Debug)]
+pub(super) struct Toggled(pub(super) Outcome);
+
+impl IntoResponse for Toggled {
+    fn into_response(self) -> Response {
+        replayed(StatusCode::OK, &self.0)
+    }
+}
+
+impl ApiResponse for Toggled {
+    fn meta() -> MetaResponses {
+        let headers = vec![etag(), replay()];
+        one(described(StatusCode::OK, "The task, as the request left it.", Some(Task::schema_ref()), headers))
     }
 
     fn register(registry: &mut Registry) {
@@ -189,12 +244,22 @@ pub(super) fn json(status: StatusCode, body: &impl Serialize) -> Response {
     Response::builder().status(status).header(header::CONTENT_TYPE, JSON).body(bytes)
 }
 
-fn tagged(status: StatusCode, task: &Task) -> Response {
-    json(status, task).with_header(header::ETAG, entity_tag(task.version)).into_response()
+/// `tag` is what stands between the quotes of the entity tag.
+fn tagged(status: StatusCode, tag: &str, body: &impl Serialize) -> Response {
+    json(status, body).with_header(header::ETAG, format!("\"{tag}\"")).into_response()
 }
 
-fn entity_tag(version: i32) -> String {
-    format!("\"{version}\"")
+fn of_version(status: StatusCode, task: &Task) -> Response {
+    tagged(status, &task.version.to_string(), task)
+}
+
+fn not_modified(tag: &str) -> Response {
+    StatusCode::NOT_MODIFIED.with_header(header::ETAG, format!("\"{tag}\"")).into_response()
+}
+
+fn replayed(status: StatusCode, outcome: &Outcome) -> Response {
+    let reply = of_version(status, &outcome.task);
+    if outcome.is_replay { reply.with_header(REPLAYED, "true").into_response() } else { reply }
 }
 
 /// How the contract shows a reply.
@@ -218,6 +283,16 @@ fn text(description: &'static str) -> MetaSchema {
 
 fn etag() -> MetaHeader {
     named("ETag", text("The entity tag of the task: its version in double quotes."), true)
+}
+
+fn replay() -> MetaHeader {
+    let schema = MetaSchema {
+        enum_items: vec!["true".into()],
+        ..text(
+            "That this is the answer that a request with this `Idempotency-Key` was given before. Not on the first answer.",
+        )
+    };
+    named(REPLAYED, schema, false)
 }
 
 fn named(name: &str, schema: MetaSchema, required: bool) -> MetaHeader {

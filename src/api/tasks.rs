@@ -5,14 +5,14 @@ use poem_openapi::OpenApi;
 
 use super::{
     Tag,
-    parameters::{Cursor, EntityTags, Limit},
-    reply::{Changed, Created, Fetched, Listed, Removed},
+    parameters::{Cursor, EntityTags, IdempotencyKey, Limit},
+    reply::{Changed, Created, Fetched, Listed, Removed, Toggled},
 };
 use crate::{
     auth::owner,
     contract::{Body, Header, OptionalBody, Path, Query},
     problem::{self, Kind, Problem, Refusals},
-    store::{Store, TaskStatus},
+    store::{Once, Store, TaskStatus},
     task::{NewTask, TaskCompletion, TaskId, TaskUpdate},
 };
 
@@ -43,27 +43,34 @@ impl Tasks {
         status: Query<TaskStatus>,
         limit: Query<Limit>,
         cursor: Query<Cursor>,
+        /// Entity tags that the caller has already, or `*`. If what is asked for still has one of them, the answer is
+        /// 304, without a body.
+        #[oai(name = "If-None-Match")]
+        if_none_match: Header<EntityTags>,
         uri: &Uri,
     ) -> Result<Listed, Problem<OnTasks>> {
         let limit = limit.0.unwrap_or_default();
         let page =
             self.store.tasks(&user_id).list(status.0.unwrap_or_default(), cursor.0.map(Cursor::after), limit.0).await?;
-        Ok(Listed::new(page, uri))
+        Ok(Listed::unless(if_none_match.0, page, uri))
     }
 
     /// Create a task
     ///
-    /// The task belongs to the user in the path.
+    /// The task belongs to the user in the path. With an `Idempotency-Key` the request can be repeated without making a
+    /// second task.
     #[oai(path = "/api/:user_id/tasks", method = "post", operation_id = "createTask")]
     async fn create_task(
         &self,
         user_id: owner::Path,
+        #[oai(name = "Idempotency-Key")] idempotency_key: Header<IdempotencyKey>,
         /// The task to be created.
         task: Body<NewTask>,
         uri: &Uri,
     ) -> Result<Created, Problem<OnNewTask>> {
-        let task = self.store.tasks(&user_id).create(task.0).await?;
-        Ok(Created::new(task, uri))
+        let once = idempotency_key.0.map(|key| Once::new(key.0, &("createTask", &task.0)));
+        let outcome = self.store.tasks(&user_id).create(task.0, once).await?;
+        Ok(Created::new(outcome, uri))
     }
 
     /// Read one task
@@ -74,8 +81,8 @@ impl Tasks {
         &self,
         user_id: owner::Path,
         task_id: Path<TaskId>,
-        /// Entity tags that the caller has already, or `*`. If the task still has one of them, the answer is 304,
-        /// without the task.
+        /// Entity tags that the caller has already, or `*`. If what is asked for still has one of them, the answer is
+        /// 304, without a body.
         #[oai(name = "If-None-Match")]
         if_none_match: Header<EntityTags>,
     ) -> Result<Fetched, Problem<OnTask>> {
@@ -122,7 +129,7 @@ impl Tasks {
     /// Complete or reopen a task
     ///
     /// Without a body, or with an empty object, the state flips. With `completed` it becomes what is asked for: if it is
-    /// that already, nothing changes, so that a repeat does no harm.
+    /// that already, nothing changes, so that a repeat does no harm. A flip can be repeated with an `Idempotency-Key`.
     #[oai(path = "/api/:user_id/tasks/:task_id/complete", method = "patch", operation_id = "toggleTaskCompletion")]
     async fn toggle_task_completion(
         &self,
@@ -132,12 +139,14 @@ impl Tasks {
         /// never matches.
         #[oai(name = "If-Match")]
         if_match: Header<EntityTags>,
+        #[oai(name = "Idempotency-Key")] idempotency_key: Header<IdempotencyKey>,
         /// The state to bring the task into.
         completion: OptionalBody<TaskCompletion>,
-    ) -> Result<Changed, Problem<OnChangedTask>> {
-        let completion = completion.0.unwrap_or_default();
-        let task = self.store.tasks(&user_id).toggle(task_id.0, completion, EntityTags::expected(if_match.0)).await?;
-        Ok(Changed(task))
+    ) -> Result<Toggled, Problem<OnToggledTask>> {
+        let (id, expected, completion) =
+            (task_id.0, EntityTags::expected(if_match.0), completion.0.unwrap_or_default());
+        let once = idempotency_key.0.map(|key| Once::new(key.0, &("toggleTaskCompletion", id, &expected, completion)));
+        Ok(Toggled(self.store.tasks(&user_id).toggle(id, completion, expected, once).await?))
     }
 }
 
@@ -158,7 +167,7 @@ refusals! {
     /// What listing may answer.
     OnTasks: problem::OF_AN_OWNER, &[problem::INVALID_PARAMETER], problem::OF_THE_DATABASE;
     /// What creating may answer.
-    OnNewTask: problem::OF_AN_OWNER, problem::OF_A_BODY, problem::OF_THE_DATABASE;
+    OnNewTask: problem::OF_AN_OWNER, problem::OF_A_KEY, problem::OF_A_BODY, problem::OF_THE_DATABASE;
     /// What reading one task may answer.
     OnTask: problem::OF_AN_OWNER, problem::OF_A_TASK, problem::OF_THE_DATABASE;
     /// What deleting may answer.
@@ -166,4 +175,7 @@ refusals! {
     /// What changing a task may answer.
     OnChangedTask: problem::OF_AN_OWNER, problem::OF_A_BODY, problem::OF_A_TASK, &[problem::VERSION_MISMATCH],
         problem::OF_THE_DATABASE;
+    /// What completing or reopening may answer.
+    OnToggledTask: problem::OF_AN_OWNER, problem::OF_A_KEY, problem::OF_A_BODY, problem::OF_A_TASK,
+        &[problem::VERSION_MISMATCH], problem::OF_THE_DATABASE;
 }

@@ -52,10 +52,14 @@ pub(super) fn mend(document: &mut Value) {
             for (status, response) in operation["responses"].as_object_mut().into_iter().flatten() {
                 // The edge of the server adds it to every answer, beyond the operations' types.
                 response["headers"]["X-Request-Id"] = json!({"$ref": "#/components/headers/X-Request-Id"});
-                // A refusal is the same for every operation that knows it.
+                // A refusal is the same for every operation that knows it. The operations that know keys have one more
+                // reason for one of them.
                 let status = status.parse().ok().and_then(|status| StatusCode::from_u16(status).ok());
                 if let Some(status) = status.filter(|status| status.is_client_error() || status.is_server_error()) {
-                    let name = status.canonical_reason().unwrap_or_else(|| status.as_str()).replace(' ', "");
+                    let mut name = status.canonical_reason().unwrap_or_else(|| status.as_str()).replace(' ', "");
+                    if response.pointer("/content/application~1problem+json/schema/oneOf").is_some() {
+                        name += "OrReusedKey";
+                    }
                     share(response, "responses", name, &mut responses);
                 }
             }

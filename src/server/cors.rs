@@ -16,7 +16,7 @@ const REQUEST_HEADERS: HeaderValue = HeaderValue::from_static(
     "Authorization, Content-Type, If-Match, If-None-Match, Idempotency-Key, X-Request-Id, traceparent",
 );
 const EXPOSED_HEADERS: HeaderValue =
-    HeaderValue::from_static("ETag, Link, Location, Next-Cursor, Retry-After, X-Request-Id");
+    HeaderValue::from_static("ETag, Idempotent-Replayed, Link, Location, Next-Cursor, Retry-After, X-Request-Id");
 /// For how long a browser need not ask again, in seconds. Chromium keeps it for no longer than this.
 const MAX_AGE_SECS: HeaderValue = HeaderValue::from_static("7200");
 

@@ -6,7 +6,11 @@ use sea_orm::{DbBackend, Schema};
 #[must_use]
 pub fn tables(backend: DbBackend) -> Vec<String> {
     let schema = Schema::new(backend);
-    let tables = [schema.create_table_from_entity(users::Entity), schema.create_table_from_entity(tasks::Entity)];
+    let tables = [
+        schema.create_table_from_entity(users::Entity),
+        schema.create_table_from_entity(tasks::Entity),
+        schema.create_table_from_entity(idempotency_keys::Entity),
+    ];
     tables.iter().map(|table| backend.build(table).to_string()).collect()
 }
 
@@ -46,6 +50,30 @@ pub(super) mod tasks {
         pub created_at: DateTimeUtc,
         pub updated_at: DateTimeUtc,
         pub version: i32,
+    }
+
+    impl ActiveModelBehavior for ActiveModel {}
+}
+
+/// The answers that their repeated requests are given again.
+pub(super) mod idempotency_keys {
+    use sea_orm::entity::prelude::*;
+
+    #[sea_orm::model]
+    #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+    #[sea_orm(table_name = "idempotency_keys")]
+    pub(in crate::store) struct Model {
+        #[sea_orm(primary_key, auto_increment = false, column_type = "String(StringLen::N(255))")]
+        pub user_id: String,
+        #[sea_orm(primary_key, auto_increment = false, column_type = "String(StringLen::N(255))")]
+        pub key: String,
+        /// Tells the request apart from another one with the same key.
+        #[sea_orm(column_type = "Blob")]
+        pub fingerprint: Vec<u8>,
+        /// The task as it was answered, in JSON.
+        #[sea_orm(column_type = "Text")]
+        pub answer: String,
+        pub created_at: DateTimeUtc,
     }
 
     impl ActiveModelBehavior for ActiveModel {}

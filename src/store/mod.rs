@@ -3,14 +3,14 @@
 //! The rows are reached through [`Store::tasks`] only, which takes an [`Owner`]: unscoped access can't be written from
 //! outside. The entities are private to this module.
 //!
-//! What it guarantees: each change is one statement, which the database makes whole or not at all, and whose success is
-//! told only when it is kept. On SQLite all writes pass through one connection, in order, and wait for no lock of
+//! What it guarantees: each change is one statement, or one transaction where its answer is kept for a repeat, which the
+//! database makes whole or not at all, and whose success is told only when it is kept. On SQLite all writes pass through one connection, in order, and wait for no lock of
 //! another's.
 
 use migration::Migrator;
 use sea_orm::{
     AccessMode, ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, EntityTrait, QueryFilter,
-    RuntimeErr, SqliteTransactionMode, SqlxError, TransactionOptions, TransactionTrait, sea_query::Expr,
+    QueryTrait, RuntimeErr, SqliteTransactionMode, SqlxError, TransactionOptions, TransactionTrait, sea_query::Expr,
 };
 use sea_orm_migration::{MigrationStatus, MigratorTrait};
 
@@ -18,9 +18,11 @@ use crate::{auth::Owner, clock::Clock, config, problem::Fault};
 
 mod connections;
 mod entities;
+mod once;
 mod tasks;
 
 pub use entities::tables;
+pub use once::{Once, Outcome};
 pub use tasks::{Expected, MAX_PAGE, Page, TaskStatus, Tasks};
 
 /// Taken while the schema is changed, so that of several processes that start at once one does it. Any number will do
@@ -65,7 +67,9 @@ impl Store {
     /// # Errors
     /// What it answered instead, or that it did not.
     pub async fn ready(&self) -> Result<(), DbErr> {
-        entities::tasks::Entity::find().filter(Expr::val(false)).one(&self.read).await.map(drop)
+        let keys = entities::idempotency_keys::Entity::find().into_query();
+        let nothing = entities::tasks::Entity::find().filter(Expr::val(false)).filter(Expr::exists(keys));
+        nothing.one(&self.read).await.map(drop)
     }
 
     /// Tries to reach the database. The pool would only say that it took too long; this says why.
@@ -127,14 +131,24 @@ impl Store {
         let _ = self.write.close().await;
     }
 
-    async fn begin_schema_change(&self) -> Result<DatabaseTransaction, DbErr> {
+    /// Begins a transaction that writes. It is taken back unless it is committed.
+    async fn begin(&self) -> Result<DatabaseTransaction, DbErr> {
         let options = TransactionOptions {
             access_mode: None::<AccessMode>,
             isolation_level: None,
             // Takes the lock at once. A deferred one would fail when it comes to write after another has.
             sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
         };
-        let transaction = self.write.begin_with_options(options).await?;
+        // In a task of its own, which goes on when the request is given up: on PostgreSQL sqlx forgets a transaction whose
+        // beginning nobody waits for. The connection would go back to the pool with it, and what other requests then
+        // write there, and are told to be kept, would be taken back.
+        let write = self.write.clone();
+        let begun = tokio::spawn(async move { write.begin_with_options(options).await });
+        begun.await.unwrap_or_else(|error| Err(DbErr::Custom(format!("a transaction was not begun: {error}"))))
+    }
+
+    async fn begin_schema_change(&self) -> Result<DatabaseTransaction, DbErr> {
+        let transaction = self.begin().await?;
         if transaction.get_database_backend() == DbBackend::Postgres {
             // It is let go at the end of the transaction, which suits a transaction pooler too.
             transaction.execute_unprepared(&format!("select pg_advisory_xact_lock({MIGRATION_LOCK})")).await?;

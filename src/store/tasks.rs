@@ -4,12 +4,13 @@ use chrono::{DateTime, Utc};
 use poem_openapi::types::MaybeUndefined;
 use sea_orm::{
     ActiveValue::Set,
-    DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect, SqlErr, UpdateMany,
+    ConnectionTrait, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect, SqlErr, UpdateMany,
     sea_query::{CaseStatement, Expr, OnConflict},
 };
+use serde::Serialize;
 
 use super::{
-    Store,
+    Once, Outcome, Store,
     entities::{tasks, users},
 };
 use crate::{
@@ -34,7 +35,7 @@ pub enum TaskStatus {
 }
 
 /// Which version of a task a change is meant for.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub enum Expected {
     /// Whichever it is.
     Any,
@@ -54,8 +55,8 @@ pub struct Page {
 /// One owner's tasks: the only way to the `tasks` table.
 #[derive(Debug)]
 pub struct Tasks<'s> {
-    store: &'s Store,
-    owner: &'s Owner,
+    pub(super) store: &'s Store,
+    pub(super) owner: &'s Owner,
 }
 
 impl<'s> Tasks<'s> {
@@ -102,11 +103,11 @@ impl<'s> Tasks<'s> {
         Ok(Page { tasks: rows.into_iter().take(limit.into()).map(Task::from).collect(), has_more })
     }
 
-    /// Creates a task.
+    /// Creates a task, once if that is wanted.
     ///
     /// # Errors
-    /// [`Fault::Unavailable`] if the database did not answer.
-    pub async fn create(&self, new: NewTask) -> Result<Task, Fault> {
+    /// [`Fault::Unavailable`] if the database did not answer; with `once`, also those of a key.
+    pub async fn create(&self, new: NewTask, once: Option<Once>) -> Result<Outcome, Fault> {
         let now = self.store.clock.now();
         let NewTask { title, description, completed } = new;
         let row = tasks::ActiveModel {
@@ -119,22 +120,22 @@ impl<'s> Tasks<'s> {
             updated_at: Set(now.into()),
             version: Set(1),
         };
-        // As one of many: the driver then reads to the end of the answer. To take one row and stop, as it does for a
-        // single one, would leave unread whether SQLite could commit.
-        let insert = || tasks::Entity::insert_many([row.clone()]).exec_with_returning(&self.store.write);
-        let inserted = match insert().await {
-            // The owner's first task. To ask beforehand would cost every later one a statement.
-            Err(error) if is_unknown_user(&error) => {
-                self.register().await?;
-                // Erased again in between: that passes.
-                insert()
-                    .await
-                    .map_err(|error| if is_unknown_user(&error) { Fault::Unavailable(error) } else { error.into() })?
-            }
-            outcome => outcome?,
+        let attempt = async || match &once {
+            None => insert(&self.store.write, row.clone()).await.map(Outcome::first),
+            Some(once) => self.once(once, async |transaction| insert(transaction, row.clone()).await).await,
         };
-        let row = inserted.into_iter().next().ok_or_else(|| Fault::defect("an insertion gave back no row"))?;
-        Ok(row.into())
+        match attempt().await {
+            // The owner's first task. To ask beforehand would cost every later one a statement.
+            Err(Fault::Database(error)) if is_unknown_user(&error) => {
+                self.register().await?;
+                attempt().await.map_err(|fault| match fault {
+                    // Erased again in between: that passes.
+                    Fault::Database(error) if is_unknown_user(&error) => Fault::Unavailable(error),
+                    fault => fault,
+                })
+            }
+            outcome => outcome,
+        }
     }
 
     /// Sees to it that the owner has a row of its own, which its tasks refer to.
@@ -177,16 +178,22 @@ impl<'s> Tasks<'s> {
         if let Some(completed) = completed {
             change = change.col_expr(tasks::Column::CompletedAt, completed_at(completed, now));
         }
-        self.change(id, change, expected).await
+        self.change(&self.store.write, id, change, expected).await
     }
 
-    /// Flips whether the task is completed, or makes it so as `completion` says. If it is so already, nothing changes,
-    /// the version included.
+    /// Flips whether the task is completed, or makes it so as `completion` says, once if that is wanted. If it is so
+    /// already, nothing changes, the version included.
     ///
     /// # Errors
     /// [`Fault::NoSuchTask`] if this owner has no task `id`; [`Fault::VersionMismatch`] if it is not of the `expected`
-    /// version; [`Fault::Unavailable`] if the database did not answer.
-    pub async fn toggle(&self, id: TaskId, completion: TaskCompletion, expected: Expected) -> Result<Task, Fault> {
+    /// version; [`Fault::Unavailable`] if the database did not answer; with `once`, also those of a key.
+    pub async fn toggle(
+        &self,
+        id: TaskId,
+        completion: TaskCompletion,
+        expected: Expected,
+        once: Option<Once>,
+    ) -> Result<Outcome, Fault> {
         let now = self.store.clock.now();
         let next_version = tasks::COLUMN.version.add(1);
         let change = tasks::Entity::update_many();
@@ -213,7 +220,14 @@ impl<'s> Tasks<'s> {
                     .col_expr(tasks::Column::Version, when(changes, next_version, Expr::col(tasks::Column::Version)))
             }
         };
-        self.change(id, change, expected).await
+        let Some(once) = once else {
+            return self.change(&self.store.write, id, change, expected).await.map(Outcome::first);
+        };
+        match self.once(&once, async |transaction| self.change(transaction, id, change, expected).await).await {
+            // Who has never had a task has no keys either.
+            Err(Fault::Database(error)) if is_unknown_user(&error) => Err(Fault::NoSuchTask),
+            outcome => outcome,
+        }
     }
 
     /// Deletes one task for good.
@@ -225,27 +239,41 @@ impl<'s> Tasks<'s> {
         // One statement: a read followed by a delete could meet a row that another request took in between.
         let statement = of_version(self.one(tasks::Entity::delete_many(), id), &expected);
         match statement.exec(&self.store.write).await?.rows_affected {
-            0 => Err(self.why_not(id).await?),
+            0 => Err(self.why_not(&self.store.write, id).await?),
             _ => Ok(()),
         }
     }
 
     /// Makes `change` in one statement, which also checks the version.
-    async fn change(&self, id: TaskId, change: UpdateMany<tasks::Entity>, expected: Expected) -> Result<Task, Fault> {
+    async fn change(
+        &self,
+        on: &impl ConnectionTrait,
+        id: TaskId,
+        change: UpdateMany<tasks::Entity>,
+        expected: Expected,
+    ) -> Result<Task, Fault> {
         let statement = of_version(self.one(change, id), &expected);
-        match statement.exec_with_returning(&self.store.write).await?.pop() {
+        match statement.exec_with_returning(on).await?.pop() {
             Some(row) => Ok(row.into()),
-            None => Err(self.why_not(id).await?),
+            None => Err(self.why_not(on, id).await?),
         }
     }
 
     /// Why a statement met no row: there is none, or it is of another version.
     ///
-    /// It asks the writer, which has seen every write; and it may still find a version that was made after.
-    async fn why_not(&self, id: TaskId) -> Result<Fault, DbErr> {
-        let row = self.one(tasks::Entity::find(), id).one(&self.store.write).await?;
+    /// It asks where the statement ran, which has seen every write; and it may still find a version that was made after.
+    async fn why_not(&self, on: &impl ConnectionTrait, id: TaskId) -> Result<Fault, DbErr> {
+        let row = self.one(tasks::Entity::find(), id).one(on).await?;
         Ok(row.map_or(Fault::NoSuchTask, |row| Fault::VersionMismatch { current: row.version }))
     }
+}
+
+async fn insert(on: &impl ConnectionTrait, row: tasks::ActiveModel) -> Result<Task, Fault> {
+    // As one of many: the driver then reads to the end of the answer. To take one row and stop, as it does for a single
+    // one, would leave unread whether SQLite could commit.
+    let inserted = tasks::Entity::insert_many([row]).exec_with_returning(on).await?;
+    let row = inserted.into_iter().next().ok_or_else(|| Fault::defect("an insertion gave back no row"))?;
+    Ok(row.into())
 }
 
 /// Narrows a statement to rows of the `expected` version.

@@ -249,7 +249,7 @@ async fn a_page_of_an_allowed_origin_may_read_answers_and_refusals() {
         assert_eq!(reply.header("access-control-allow-origin"), Some("http://localhost:3000"), "{path}");
         assert_eq!(
             reply.header("access-control-expose-headers"),
-            Some("ETag, Link, Location, Next-Cursor, Retry-After, X-Request-Id")
+            Some("ETag, Idempotent-Replayed, Link, Location, Next-Cursor, Retry-After, X-Request-Id")
         );
         assert_eq!(reply.header("vary"), Some("Origin"));
     }

@@ -4,7 +4,7 @@ use hyper::Method;
 use serde_json::json;
 
 use super::{app, id};
-use crate::support::at_once;
+use crate::support::{Call, User, at_once};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hundred_writers_all_get_through() {
@@ -43,18 +43,26 @@ async fn the_first_tasks_of_one_user_may_come_at_once() {
 async fn of_many_writers_with_one_tag_exactly_one_wins() {
     let app = app().await;
     let ann = app.new_user();
-    let task = ann.create("t").await;
+    let writes: [fn(&User, &str, usize) -> Call; 3] = [
+        |ann, task, n| ann.call(Method::PUT, ann.task(task)).json(json!({"title": format!("{n}")})),
+        |ann, task, _| ann.call(Method::PATCH, ann.task(task) + "/complete"),
+        |ann, task, _| ann.call(Method::DELETE, ann.task(task)),
+    ];
 
-    let replies = at_once(16, |n| {
-        let call = ann.call(Method::PUT, ann.task(id(&task))).json(json!({"title": format!("{n}")}));
-        async move { call.header("If-Match", "\"1\"").send().await }
-    })
-    .await;
+    for write in writes {
+        let task = ann.create("t").await;
+        let replies = at_once(16, |n| write(&ann, id(&task), n).header("If-Match", "\"1\"").send()).await;
 
-    let winners: Vec<_> = replies.iter().filter(|reply| reply.status == 200).collect();
-    assert_eq!(winners.len(), 1);
-    assert_eq!(replies.iter().filter(|reply| reply.status == 412 && reply.header("etag") == Some("\"2\"")).count(), 15);
-    assert_eq!(ann.get(id(&task)).await.json(), winners[0].json());
+        let (winners, losers): (Vec<_>, Vec<_>) = replies.iter().partition(|reply| reply.status.is_success());
+        assert_eq!(winners.len(), 1);
+        if winners[0].status == 204 {
+            assert!(losers.iter().all(|reply| reply.status == 404));
+            ann.get(id(&task)).await.is(404);
+        } else {
+            assert!(losers.iter().all(|reply| reply.status == 412 && reply.header("etag") == Some("\"2\"")));
+            assert_eq!(ann.get(id(&task)).await.json(), winners[0].json());
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -63,18 +71,38 @@ async fn every_toggle_counts() {
     let ann = app.new_user();
     let task = ann.create("t").await;
 
-    let flips = at_once(49, |_| {
+    let flips = at_once(50, |_| {
         let (ann, task) = (ann.clone(), task.clone());
         async move { ann.toggle(id(&task)).await.is(200).json() }
     })
     .await;
 
-    let mut flips: Vec<_> =
-        flips.iter().map(|flip| (flip["version"].as_i64().unwrap(), flip["updated_at"].as_str().unwrap())).collect();
+    let mut flips: Vec<_> = flips
+        .iter()
+        .map(|flip| {
+            (flip["version"].as_i64().unwrap(), flip["completed"] == true, flip["updated_at"].as_str().unwrap())
+        })
+        .collect();
     flips.sort_unstable();
-    let versions: Vec<_> = flips.iter().map(|(version, _)| *version).collect();
-    assert_eq!(versions, (2..=50).collect::<Vec<_>>(), "each flip made a version of its own");
-    assert!(flips.is_sorted_by_key(|(_, updated_at)| updated_at), "the time of the last change never goes back");
-    let last = ann.get(id(&task)).await.json();
-    assert_eq!((&last["completed"], &last["version"]), (&json!(true), &json!(50)));
+    let states: Vec<_> = flips.iter().map(|(version, completed, _)| (*version, *completed)).collect();
+    let expected: Vec<_> = (2..=51).map(|version| (version, version % 2 == 0)).collect();
+    assert_eq!(states, expected, "each flip made a version of its own, and the other state");
+    assert!(flips.is_sorted_by_key(|(_, _, updated_at)| updated_at), "the time of the last change never goes back");
+    assert_eq!(ann.get(id(&task)).await.json()["version"], 51);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stated_completion_may_be_repeated_at_once() {
+    let app = app().await;
+    let ann = app.new_user();
+    let task = ann.create("t").await;
+
+    let replies = at_once(16, |_| {
+        let (ann, task) = (ann.clone(), task.clone());
+        async move { ann.complete(id(&task), json!({"completed": true})).await.is(200).json() }
+    })
+    .await;
+
+    assert!(replies.iter().all(|reply| reply == &replies[0]));
+    assert_eq!((&replies[0]["completed"], &replies[0]["version"]), (&json!(true), &json!(2)));
 }

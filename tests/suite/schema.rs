@@ -44,23 +44,23 @@ async fn the_entities_are_the_tables() {
     }
 
     let (migrated, believed) = (columns(&migrated).await, columns(&believed).await);
-    assert_eq!(migrated.len(), 9, "{migrated:#?}");
+    assert_eq!(migrated.len(), 14, "{migrated:#?}");
     assert_eq!(migrated, believed);
 }
 
-/// Each column of the two tables: its name, its type, whether it may be null, and its place in the key.
+/// Each column of the tables: its name, its type, whether it may be null, and its place in the key.
 async fn columns(database: &Database) -> Vec<String> {
     let query = match BACKEND {
         Backend::Sqlite => {
             r#"select concat_ws(' ', m.name, c.name, lower(c.type), c."notnull", c.pk) from sqlite_schema as m
-               join pragma_table_info(m.name) as c where m.name in ('users', 'tasks') order by 1"#
+               join pragma_table_info(m.name) as c where m.name in ('users', 'tasks', 'idempotency_keys') order by 1"#
         }
         Backend::Postgres => {
             "select concat_ws(' ', table_name, column_name, data_type, character_maximum_length, is_nullable,
                 (select k.ordinal_position from information_schema.key_column_usage as k
                  join information_schema.table_constraints as t using (constraint_name, table_name)
                  where constraint_type = 'PRIMARY KEY' and table_name = c.table_name and column_name = c.column_name))
-             from information_schema.columns as c where table_name in ('users', 'tasks') order by 1"
+             from information_schema.columns as c where table_name in ('users', 'tasks', 'idempotency_keys') order by 1"
         }
     };
     database.query(query).await
@@ -103,12 +103,10 @@ async fn the_tables_are_kept_as_the_statements_need_them() {
 
 #[tokio::test]
 async fn a_server_without_its_tables_is_not_ready() {
-    for table in ["tasks", "users"] {
+    for table in ["tasks", "idempotency_keys"] {
         let app = TestApp::start(BACKEND).await;
-        app.database.execute("drop table tasks").await;
-        if table == "users" {
-            app.database.execute("drop table users").await;
-        }
+        app.anybody().call(hyper::Method::GET, "/health/ready").send().await.is(200);
+        app.database.execute(&format!("drop table {table}")).await;
         app.anybody().call(hyper::Method::GET, "/health/ready").send().await.is_problem(503, "unavailable");
     }
 }
@@ -128,8 +126,9 @@ async fn a_database_of_a_newer_version_is_not_touched() {
 async fn erasing_a_user_erases_what_is_theirs() {
     let app = TestApp::start(BACKEND).await;
     let (ann, bob) = (app.user("ann"), app.user("bob"));
-    ann.create("t").await;
-    bob.create("t").await;
+    for user in [&ann, &bob] {
+        user.call(hyper::Method::POST, user.tasks()).json(json!({"title": "t"})).key("key").send().await.is(201);
+    }
 
     let statement = match app.database {
         // Foreign keys are a matter of the connection there.
@@ -140,5 +139,6 @@ async fn erasing_a_user_erases_what_is_theirs() {
 
     assert_eq!(ann.list("").await.json(), json!([]));
     assert_eq!(bob.list("").await.json().as_array().unwrap().len(), 1);
+    assert_eq!(app.database.query("select user_id from idempotency_keys").await, ["bob"]);
     ann.create("They may come back").await;
 }

@@ -1,13 +1,14 @@
 //! A client that holds every exchange against the contract.
 
-use std::{fmt::Debug, net::SocketAddr};
+use std::{fmt::Debug, net::SocketAddr, time::Duration};
 
 use bytes::Bytes;
+use futures_util::future::join;
 use http_body_util::{BodyExt, Full};
 use hyper::{HeaderMap, Method, Request, StatusCode, client::conn::http1};
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
-use tokio::net::TcpStream;
+use tokio::{net::TcpStream, time::timeout};
 
 use super::contract;
 
@@ -20,7 +21,7 @@ pub struct User {
 }
 
 /// A request that is being put together.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Call {
     address: SocketAddr,
     method: Method,
@@ -124,6 +125,11 @@ impl Call {
         self
     }
 
+    /// The same request with this key, so that it takes effect once.
+    pub fn key(self, key: &str) -> Self {
+        self.header("Idempotency-Key", key)
+    }
+
     /// Sends the request over a connection of its own, and holds the answer against the contract.
     pub async fn send(self) -> Reply {
         let Self { address, method, path, headers, body } = self;
@@ -134,12 +140,19 @@ impl Call {
         let request = request.body(Full::<Bytes>::from(body)).unwrap();
         let stream = TcpStream::connect(address).await.unwrap();
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
-        let connection = tokio::spawn(connection);
-        let (parts, body) = sender.send_request(request).await.expect("the connection was dropped").into_parts();
-        let bytes = body.collect().await.expect("the answer broke off").to_bytes();
-        connection.abort();
+        let exchange = async move {
+            let (parts, body) = sender.send_request(request).await.expect("the connection was dropped").into_parts();
+            (parts, body.collect().await.expect("the answer broke off").to_bytes())
+        };
+        // Not in a task of its own: whoever gives the request up closes the connection.
+        let ((parts, bytes), _) = join(exchange, connection).await;
         contract::hold(&method, &path, parts.status, &parts.headers, &bytes);
         Reply { status: parts.status, headers: parts.headers, bytes }
+    }
+
+    /// Sends the request and hangs up after `patience`, whatever has become of it by then.
+    pub async fn send_within(self, patience: Duration) -> Option<Reply> {
+        timeout(patience, self.send()).await.ok()
     }
 }
 

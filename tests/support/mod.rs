@@ -102,11 +102,14 @@ impl TestApp {
         let config = config(&database.url(), settings);
         let store = Store::new(&config.database).unwrap();
         store.migrate_up().await.unwrap();
-        let verifier = Verifier::of_shared_secret(&secret(), config.auth.leeway_secs.get());
-        let server = Server::bind(&config, store.clone(), verifier).await.unwrap();
-        let address = server.address().unwrap();
-        tokio::spawn(server.run(std::future::pending()));
+        let address = serve(&config, store.clone()).await;
         Self { address, store, database }
+    }
+
+    /// Another server on the same database, as `user` sees it.
+    pub async fn replica(&self, user: &User) -> User {
+        let config = config(&self.database.url(), json!({}));
+        User::new(serve(&config, Store::new(&config.database).unwrap()).await, &user.id, &user.token)
     }
 
     /// A user whom nobody else is.
@@ -123,6 +126,14 @@ impl TestApp {
     pub fn anybody(&self) -> User {
         User::new(self.address, "anybody", "")
     }
+}
+
+async fn serve(config: &Config, store: Store) -> std::net::SocketAddr {
+    let verifier = Verifier::of_shared_secret(&secret(), config.auth.leeway_secs.get());
+    let server = Server::bind(config, store, verifier).await.unwrap();
+    let address = server.address().unwrap();
+    tokio::spawn(server.run(std::future::pending()));
+    address
 }
 
 /// Whether there is no curl to try a printed line with. Then it has been said.
