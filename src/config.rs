@@ -21,7 +21,7 @@ use figment::{
     value::{Dict, Map, Value},
 };
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
-use url::Url;
+use url::{Host, Url};
 
 /// The file that is read when `TASKPACT_CONFIG` names no other.
 const FILE: &str = "taskpact.toml";
@@ -121,15 +121,34 @@ impl Default for Database {
     }
 }
 
-/// Whose tokens are believed.
+/// Whose tokens are believed: those that are signed with a shared secret, or with one of the keys that the issuer
+/// publishes.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Auth {
     /// The secret that the issuer signs its tokens with (HS256): Better Auth's own, as it is, at least 32 bytes. Without
-    /// it the server runs in development mode, or not at all.
+    /// it, and without keys, the server runs in development mode, or not at all.
     pub secret: Option<Secret>,
+    /// The secret before this one, while tokens that were signed with it are still about.
+    pub previous_secret: Option<Secret>,
+    /// Where the issuer publishes its keys, such as `https://app.example.com/api/auth/jwks`: Better Auth with its jwt
+    /// plugin, or any other issuer with a JSON Web Key Set (EdDSA, ES256, ES384, RS256 to RS512, PS256 to PS512).
+    pub jwks_url: Option<JwksUrl>,
+    /// A file with the issuer's keys, instead.
+    pub jwks_file: Option<PathBuf>,
+    /// How old the published keys may be before they are fetched again, in seconds. 1 to 86,400, default 300. A key that
+    /// is withdrawn is believed for so long at most, as long as the issuer answers.
+    pub jwks_max_age_secs: Whole<1, 86_400>,
+    /// The issuer (`iss`) that tokens must name, byte by byte. For Better Auth it is the origin of its base URL, such as
+    /// `https://app.example.com`. Needed with published keys.
+    pub issuer: Option<String>,
+    /// The audience (`aud`) that tokens must be for. Default: with published keys the issuer, which is what Better Auth
+    /// writes; with a secret any.
+    pub audience: Option<String>,
     /// How far the issuer's clock may be off, in seconds. 0 to 60, default 30.
     pub leeway_secs: Whole<0, 60>,
+    /// The claim that holds the user's id. Default: `sub`.
+    pub user_id_claim: String,
     /// Where a server without a secret may run in development mode, with a random secret of its own. Default: on a
     /// loopback address only.
     pub development: Development,
@@ -137,7 +156,26 @@ pub struct Auth {
 
 impl Default for Auth {
     fn default() -> Self {
-        Self { secret: None, leeway_secs: Whole(30), development: Development::Loopback }
+        Self {
+            secret: None,
+            previous_secret: None,
+            jwks_url: None,
+            jwks_file: None,
+            jwks_max_age_secs: Whole(300),
+            issuer: None,
+            audience: None,
+            leeway_secs: Whole(30),
+            user_id_claim: "sub".to_owned(),
+            development: Development::Loopback,
+        }
+    }
+}
+
+impl Auth {
+    /// Whether something is set to believe tokens by.
+    #[must_use]
+    pub fn is_set(&self) -> bool {
+        self.secret.is_some() || self.jwks_url.is_some() || self.jwks_file.is_some()
     }
 }
 
@@ -388,6 +426,44 @@ impl<'de> Deserialize<'de> for Origin {
     }
 }
 
+/// Where an issuer publishes its keys.
+#[derive(Debug, Clone, Serialize)]
+#[serde(transparent)]
+pub struct JwksUrl(String);
+
+impl JwksUrl {
+    /// The address.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether somebody on the way could put other keys in the place of the issuer's.
+    #[must_use]
+    pub fn is_open_to_others(&self) -> bool {
+        let is_near = |url: &Url| match url.host() {
+            Some(Host::Domain(name)) => name == "localhost",
+            Some(Host::Ipv4(address)) => address.is_loopback(),
+            Some(Host::Ipv6(address)) => address.is_loopback(),
+            None => false,
+        };
+        Url::parse(&self.0).is_ok_and(|url| url.scheme() == "http" && !is_near(&url))
+    }
+}
+
+impl<'de> Deserialize<'de> for JwksUrl {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(from)?;
+        match Url::parse(&text) {
+            Ok(url) if !url.username().is_empty() || url.password().is_some() => {
+                Err(de::Error::custom("expected an address without a user name and a password"))
+            }
+            Ok(url) if ["http", "https"].contains(&url.scheme()) => Ok(Self(text)),
+            _ => Err(de::Error::custom("expected an address such as `https://app.example.com/api/auth/jwks`")),
+        }
+    }
+}
+
 /// A setting that can't be used, in a sentence that says which, from where, and what to do.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
@@ -451,7 +527,7 @@ impl Loaded {
 
         let config: Config = sources.extract().map_err(|error| Unusable(explain(error)))?;
         let loaded = Self { config, sources };
-        loaded.check_secret()?;
+        loaded.check_auth()?;
         Ok(loaded)
     }
 
@@ -480,18 +556,51 @@ impl Loaded {
         self.sources.find_metadata(key).map_or_else(|| "default".to_owned(), place)
     }
 
-    fn check_secret(&self) -> Result<(), Unusable> {
-        let Some(secret) = &self.config.auth.secret else { return Ok(()) };
+    /// The setting `key` of the table `auth`, and where it came from.
+    fn named(&self, key: &str) -> String {
+        format!("`auth.{key}` ({})", self.source(&format!("auth.{key}")))
+    }
+
+    fn check_auth(&self) -> Result<(), Unusable> {
+        let Auth { secret, previous_secret, jwks_url, jwks_file, issuer, user_id_claim, .. } = &self.config.auth;
+        self.check_secret("secret", secret.as_ref())?;
+        self.check_secret("previous_secret", previous_secret.as_ref())?;
+        let ways = [("secret", secret.is_some()), ("jwks_url", jwks_url.is_some()), ("jwks_file", jwks_file.is_some())];
+        let ways: Vec<_> = ways.into_iter().filter(|(_, is_set)| *is_set).map(|(key, _)| key).collect();
+        let problem = match &ways[..] {
+            [one, another, ..] => format!(
+                "{} and {} are both set, but tokens are believed in one way only: leave out one of them",
+                self.named(one),
+                self.named(another)
+            ),
+            [] | ["jwks_url" | "jwks_file"] if previous_secret.is_some() => {
+                format!("{} is set without `auth.secret`: set both, or leave it out", self.named("previous_secret"))
+            }
+            [way @ ("jwks_url" | "jwks_file")] if issuer.is_none() => format!(
+                "{} is set without `auth.issuer`: set it to the issuer (iss) of the tokens, which for Better Auth is the \
+                 origin of its base URL, such as `https://app.example.com`",
+                self.named(way)
+            ),
+            _ if user_id_claim.is_empty() => {
+                format!("{} is empty: name a claim of the tokens, such as `sub`", self.named("user_id_claim"))
+            }
+            _ => return Ok(()),
+        };
+        Err(Unusable(problem))
+    }
+
+    fn check_secret(&self, key: &str, secret: Option<&Secret>) -> Result<(), Unusable> {
+        let Some(secret) = secret else { return Ok(()) };
         let advice = "use the issuer's BETTER_AUTH_SECRET, made for example by `openssl rand -base64 32`";
-        let source = self.source("auth.secret");
+        let name = self.named(key);
         if secret.expose() == BETTER_AUTH_DEFAULT_SECRET {
             return Err(Unusable(format!(
-                "`auth.secret` ({source}) is the constant that Better Auth falls back to, which everybody knows: {advice}"
+                "{name} is the constant that Better Auth falls back to, which everybody knows: {advice}"
             )));
         }
         if secret.expose().len() < MIN_SECRET_BYTES {
             return Err(Unusable(format!(
-                "`auth.secret` ({source}) is shorter than {MIN_SECRET_BYTES} bytes and could be guessed: {advice}"
+                "{name} is shorter than {MIN_SECRET_BYTES} bytes and could be guessed: {advice}"
             )));
         }
         Ok(())

@@ -19,7 +19,7 @@ use hyper_util::rt::TokioIo;
 use sea_orm::DbErr;
 use taskpact::{
     auth::{Verifier, development, token},
-    config::{Config, Development, Loaded, LogFormat, Secret, Unusable},
+    config::{Auth, Config, Development, JwksUrl, Loaded, LogFormat, Secret, Unusable},
     contract::Contract,
     server::Server,
     store::Store,
@@ -144,11 +144,11 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Spec { .. } => unreachable!("it needs no settings"),
         Command::Config => print(&loaded.describe()),
         Command::Token { user, ttl } => {
-            let (secret, is_development) = secret(config)?;
+            let (auth, is_development) = auth(config)?;
             if is_development {
                 eprintln!("signed with the development secret in {}", development::FILE);
             }
-            print(&(mint(&secret, &user, ttl)? + "\n"))
+            print(&(token::mint(&auth, &user, ttl)? + "\n"))
         }
         Command::Serve => {
             telemetry::start(&config.log)?;
@@ -168,20 +168,18 @@ fn wait_for(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failu
 }
 
 async fn serve(config: &Config) -> Result<(), Failure> {
-    let (secret, is_development) = secret(config)?;
+    let (auth, is_development) = auth(config)?;
+    let verifier = Verifier::new(&auth).await?;
     let store = Store::new(&config.database).map_err(|error| unusable_database(&error))?;
     // From the start: the database may keep it waiting, and the first process of a container gets no signal that it does
     // not listen for.
     let mut stop = pin!(asked_to_stop()?);
     let server = tokio::select! {
-        server = start(config, store.clone(), &secret, is_development) => Some(server?),
+        server = start(config, store.clone(), verifier, is_development.then_some(&auth)) => Some(server?),
         () = &mut stop => None,
     };
     if let Some(server) = server {
-        tokio::select! {
-            () = server.run(stop) => {}
-            () = store.forget_old_answers() => {}
-        }
+        server.run(stop).await;
     }
     // What could not be finished may still hold a connection.
     let _ = time::timeout(CLOSE_TIMEOUT, store.close()).await;
@@ -190,13 +188,14 @@ async fn serve(config: &Config) -> Result<(), Failure> {
 }
 
 /// Waits for the database, listens, and says so.
-async fn start(config: &Config, store: Store, secret: &Secret, is_development: bool) -> Result<Server, Failure> {
-    let ignored = config.database.url.ignored_parameters();
-    if !ignored.is_empty() {
-        tracing::warn!("`database.url` has parameters that are not known here and are ignored: {}", ignored.join(", "));
-    }
+async fn start(
+    config: &Config,
+    store: Store,
+    verifier: Verifier,
+    development: Option<&Auth>,
+) -> Result<Server, Failure> {
+    warn(config, development.is_some());
     prepare(&store, config).await?;
-    let verifier = Verifier::of_shared_secret(secret, config.auth.leeway_secs.get());
     let server = Server::bind(config, store, verifier).await.map_err(|error| {
         let (host, port) = (&config.server.host, config.server.port.get::<u16>());
         Failure::Other(format!(
@@ -204,14 +203,31 @@ async fn start(config: &Config, store: Store, secret: &Secret, is_development: b
         ))
     })?;
     let address = server.address().map_err(|error| Failure::Other(error.to_string()))?;
-    announce(config, address, is_development.then_some(secret))?;
+    announce(config, address, development)?;
     Ok(server)
 }
 
-/// The secret to believe tokens by, and whether it is one of our own, for development.
-fn secret(config: &Config) -> Result<(Secret, bool), Failure> {
-    if let Some(secret) = &config.auth.secret {
-        return Ok((secret.clone(), false));
+/// Says what works, but may not be what was meant.
+fn warn(config: &Config, is_development: bool) {
+    let ignored = config.database.url.ignored_parameters();
+    if !ignored.is_empty() {
+        tracing::warn!("`database.url` has parameters that are not known here and are ignored: {}", ignored.join(", "));
+    }
+    let Auth { secret, jwks_url, issuer, .. } = &config.auth;
+    if secret.is_some() && issuer.is_none() && !is_development {
+        tracing::warn!(
+            "`auth.issuer` is not set: every token that is signed with the secret is believed, whoever made it"
+        );
+    }
+    if jwks_url.as_ref().is_some_and(JwksUrl::is_open_to_others) {
+        tracing::warn!("`auth.jwks_url` is not https: who is on the way to it can have any token believed");
+    }
+}
+
+/// By what tokens are believed, and whether it is a secret of our own, for development.
+fn auth(config: &Config) -> Result<(Auth, bool), Failure> {
+    if config.auth.is_set() {
+        return Ok((config.auth.clone(), false));
     }
     let allowed = match config.auth.development {
         Development::Never => false,
@@ -219,12 +235,12 @@ fn secret(config: &Config) -> Result<(Secret, bool), Failure> {
         Development::Anywhere => true,
     };
     if allowed {
-        return Ok((development_secret()?, true));
+        return Ok((Auth { secret: Some(development_secret()?), ..config.auth.clone() }, true));
     }
     Err(Failure::Settings(format!(
         "no secret is set, so no token could be believed. Set BETTER_AUTH_SECRET to the secret that Better Auth signs \
-         with. (Development mode, with a secret of its own, is for a loopback address such as 127.0.0.1: \
-         `server.host` is `{}`. `auth.development` says where it is allowed.)",
+         with, or `auth.jwks_url` to where it publishes its keys. (Development mode, with a secret of its own, is for a \
+         loopback address such as 127.0.0.1: `server.host` is `{}`. `auth.development` says where it is allowed.)",
         config.server.host
     )))
 }
@@ -232,10 +248,6 @@ fn secret(config: &Config) -> Result<(Secret, bool), Failure> {
 fn development_secret() -> Result<Secret, Failure> {
     development::secret(Path::new("."))
         .map_err(|error| Failure::Other(format!("can't keep a development secret in {}: {error}", development::FILE)))
-}
-
-fn mint(secret: &Secret, user: &str, lifetime: Duration) -> Result<String, Failure> {
-    token::mint(secret, user, lifetime).map_err(|error| Failure::Other(format!("can't sign a token: {error}")))
 }
 
 /// Waits for the database, and brings its schema up to date if that is wanted.
@@ -267,7 +279,7 @@ async fn prepare(store: &Store, config: &Config) -> Result<(), Failure> {
 }
 
 /// Says where everything is. In development mode also how to call it, with a token.
-fn announce(config: &Config, address: SocketAddr, development: Option<&Secret>) -> Result<(), Failure> {
+fn announce(config: &Config, address: SocketAddr, development: Option<&Auth>) -> Result<(), Failure> {
     let url = format!("http://{}", reachable(address));
     if config.log.format == LogFormat::Json {
         if development.is_some() {
@@ -283,8 +295,8 @@ fn announce(config: &Config, address: SocketAddr, development: Option<&Secret>) 
         env!("CARGO_PKG_VERSION"),
         config.database.url
     );
-    if let Some(secret) = development {
-        let token = mint(secret, DEVELOPMENT_USER, DEVELOPMENT_TOKEN_LIFETIME)?;
+    if let Some(auth) = development {
+        let token = token::mint(auth, DEVELOPMENT_USER, DEVELOPMENT_TOKEN_LIFETIME)?;
         text += &format!(
             "DEVELOPMENT MODE: BETTER_AUTH_SECRET is not set, so tokens are signed with a random secret, kept in\n{}. \
              Do not serve anybody else like this. `taskpact token --user ID` prints a\ntoken for any user. As the user \

@@ -4,7 +4,7 @@
 //! way to refuse. This module alone turns the one into the other and both into an answer. A fault's cause goes to the
 //! log, once, and never to the caller.
 
-use std::{collections::BTreeMap, error::Error, marker::PhantomData};
+use std::{borrow::Cow, collections::BTreeMap, error::Error, marker::PhantomData};
 
 use poem::{
     Response,
@@ -112,7 +112,7 @@ kinds! {
         "The server failed. It is the server's fault, and it has been logged."
         "Tell the operator the `request_id`.";
     UNAVAILABLE = SERVICE_UNAVAILABLE "unavailable" "Unavailable"
-        "The request could not be served in time, for example because the database is down or busy. A change may or may not have been made."
+        "The request could not be served in time, for example because the database, or the issuer of the tokens, is down or busy. A change may or may not have been made."
         "Try again after the time that the `Retry-After` header gives, in seconds.";
 }
 
@@ -137,7 +137,10 @@ pub enum Fault {
     NoToken,
     /// The caller's token can't be believed, for this reason.
     #[error("The token is not valid: {0}.")]
-    InvalidToken(&'static str),
+    InvalidToken(Cow<'static, str>),
+    /// The keys to verify tokens with could not be had yet.
+    #[error("The keys of the token's issuer can't be had now. Try again in a moment.")]
+    NoKeys,
     /// The caller is known, and is not the user whose data it asked for.
     #[error("The `user_id` in the path is not the subject of the token.")]
     AnotherUser,
@@ -210,11 +213,18 @@ impl Fault {
         Self::Defect(what.into())
     }
 
+    /// A token that can't be believed, for a reason that helps an honest developer and no forger. It stands in a quoted
+    /// header too.
+    pub fn invalid_token(reason: impl Into<Cow<'static, str>>) -> Self {
+        Self::InvalidToken(reason.into())
+    }
+
     /// What the operator is told about a failure of ours.
     #[must_use]
     pub fn cause(&self) -> String {
         match (self, self.source()) {
             (_, Some(cause)) => chain(cause),
+            (Self::NoKeys, None) => "the issuer's keys could not be fetched; warnings before say why".to_owned(),
             (Self::TooSlow, None) => "it took longer than `server.request_timeout_ms`".to_owned(),
             (other, None) => other.to_string(),
         }
@@ -235,7 +245,7 @@ impl Fault {
             Self::VersionMismatch { .. } => &VERSION_MISMATCH,
             Self::KeyInUse => &IDEMPOTENCY_KEY_IN_USE,
             Self::KeyReused => &IDEMPOTENCY_KEY_REUSED,
-            Self::Unavailable(_) | Self::TooSlow => &UNAVAILABLE,
+            Self::Unavailable(_) | Self::TooSlow | Self::NoKeys => &UNAVAILABLE,
             Self::Database(_) | Self::Defect(_) => &INTERNAL,
             Self::NoSuchPath => &NO_SUCH_PATH,
             Self::MethodNotAllowed { .. } => &METHOD_NOT_ALLOWED,

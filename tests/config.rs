@@ -60,7 +60,14 @@ migrate = true  # default
 
 [auth]
 # secret is not set
+# previous_secret is not set
+# jwks_url is not set
+# jwks_file is not set
+jwks_max_age_secs = 300  # default
+# issuer is not set
+# audience is not set
 leeway_secs = 30  # default
+user_id_claim = "sub"  # default
 development = "loopback"  # default
 
 [cors]
@@ -274,9 +281,83 @@ fn a_secret_that_could_be_guessed_is_refused() {
 }
 
 #[test]
+fn tokens_are_believed_in_one_way() {
+    let url = ("TASKPACT_AUTH__JWKS_URL", "https://a.example/jwks");
+    let (file, issuer) = (("TASKPACT_AUTH__JWKS_FILE", "jwks.json"), ("TASKPACT_AUTH__ISSUER", "https://a.example"));
+    let secret = ("BETTER_AUTH_SECRET", SECRET);
+    let previous = ("TASKPACT_AUTH__PREVIOUS_SECRET", SECRET);
+
+    for one in [&[secret][..], &[secret, previous], &[secret, issuer], &[url, issuer], &[file, issuer], &[issuer]] {
+        load(&[], one).unwrap();
+    }
+    for (two, names) in [
+        (
+            [secret, url],
+            "`auth.secret` (environment variable BETTER_AUTH_SECRET) and `auth.jwks_url` (environment \
+                         variable TASKPACT_AUTH__JWKS_URL)",
+        ),
+        (
+            [secret, file],
+            "`auth.secret` (environment variable BETTER_AUTH_SECRET) and `auth.jwks_file` (environment \
+                          variable TASKPACT_AUTH__JWKS_FILE)",
+        ),
+        (
+            [url, file],
+            "`auth.jwks_url` (environment variable TASKPACT_AUTH__JWKS_URL) and `auth.jwks_file` (environment \
+                       variable TASKPACT_AUTH__JWKS_FILE)",
+        ),
+    ] {
+        let words = format!("{names} are both set, but tokens are believed in one way only: leave out one of them");
+        refused(&[], &[&two[..], &[issuer]].concat(), &words);
+    }
+    for (variable, name) in [(url, "jwks_url"), (file, "jwks_file")] {
+        let refusal = load(&[], &[variable]).unwrap_err();
+        assert!(refusal.starts_with(&format!("`auth.{name}` (environment variable {})", variable.0)), "{refusal}");
+        assert!(
+            refusal.contains("is set without `auth.issuer`: set it to the issuer (iss) of the tokens"),
+            "{refusal}"
+        );
+        refused(
+            &[],
+            &[variable, issuer, previous],
+            "`auth.previous_secret` (environment variable TASKPACT_AUTH__PREVIOUS_SECRET) is set without `auth.secret`: \
+             set both, or leave it out",
+        );
+    }
+    assert!(load(&[], &[previous]).unwrap_err().contains("is set without `auth.secret`"));
+    let short = load(&[], &[secret, ("TASKPACT_AUTH__PREVIOUS_SECRET", "short")]).unwrap_err();
+    assert!(short.starts_with("`auth.previous_secret` (") && short.contains("shorter than 32 bytes"), "{short}");
+    assert!(load(&[("taskpact.toml", "[auth]\nuser_id_claim = ''")], &[]).unwrap_err().contains("is empty"));
+}
+
+#[test]
+fn the_address_of_keys_is_checked_before_it_is_used() {
+    let issuer = ("TASKPACT_AUTH__ISSUER", "https://a.example");
+    let with = |url| load(&[], &[("TASKPACT_AUTH__JWKS_URL", url), issuer]);
+    for url in ["a.example/jwks", "file:///jwks.json", "ftp://a.example/jwks", "https://"] {
+        let refusal = with(url).unwrap_err();
+        assert!(refusal.ends_with("expected an address such as `https://app.example.com/api/auth/jwks`"), "{refusal}");
+    }
+    let refusal = with("https://user:hush@a.example/jwks").unwrap_err();
+    assert!(refusal.contains("without a user name and a password") && !refusal.contains("hush"), "{refusal}");
+
+    for (url, is_open) in [
+        ("https://a.example/jwks", false),
+        ("http://localhost:3000/jwks", false),
+        ("http://127.0.0.1:3000/jwks", false),
+        ("http://[::1]/jwks", false),
+        ("http://web:3000/jwks", true),
+        ("http://localhost.a.example/jwks", true),
+    ] {
+        assert_eq!(with(url).unwrap().config.auth.jwks_url.unwrap().is_open_to_others(), is_open, "{url}");
+    }
+}
+
+#[test]
 fn no_secret_is_ever_shown() {
     let environment = [
         ("BETTER_AUTH_SECRET", SECRET),
+        ("TASKPACT_AUTH__PREVIOUS_SECRET", SECRET),
         ("DATABASE_URL", "postgres://user:hush@host:5432/name?sslmode=verify-full&password=hush2"),
     ];
     let loaded = load(&[], &environment).unwrap();

@@ -26,6 +26,8 @@
 //! ```
 
 pub mod development;
+mod jwks;
+mod keys;
 pub mod owner;
 pub mod token;
 

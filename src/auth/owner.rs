@@ -19,7 +19,7 @@ pub(super) const MAX_USER_ID_CHARS: usize = 255;
 /// A user whose token has been verified.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Owner(
-    // Private, and set in one place: `Verifier::verify`.
+    // Private, and set in one place: `token.rs`, when a token has been believed.
     pub(super) Verified,
 );
 
@@ -95,7 +95,7 @@ impl<'a> ApiExtractor<'a> for Path {
 
     async fn from_request(request: &'a Request, _: &mut RequestBody, options: ExtractParamOptions<()>) -> Result<Self> {
         let verifier: &Verifier = request.data().ok_or_else(|| Fault::defect("there is no verifier"))?;
-        let owner = verifier.verify(super::token::bearer(request.headers())?)?;
+        let owner = verifier.verify(super::token::bearer(request.headers())?).await?;
         // Byte by byte. A path that is not UTF-8 is nobody's.
         if request.raw_path_param(options.name) == Some(owner.id()) {
             Ok(Self(owner))

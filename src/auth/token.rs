@@ -1,87 +1,309 @@
 //! Bearer tokens: reading, believing or refusing them, and minting them for development.
 //!
-//! The algorithm comes from the configuration and never from the token. What this must never do is fall back: to
-//! another claim for the subject, to another key, to an unsigned token.
+//! How tokens are believed is configured: by a shared secret, or by published keys. The token has no say in it. What this
+//! must never do is fall back: to another claim for the user, to another key, to an unsigned token.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use chrono::{DateTime, Utc};
-use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Validation, decode, encode, errors::ErrorKind};
+use jsonwebtoken::{EncodingKey, encode};
 use poem::http::{HeaderMap, header::AUTHORIZATION};
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use quick_cache::sync::Cache;
+use serde::{Deserialize, Deserializer, de::IgnoredAny};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
 use super::{
     Owner,
+    jwks::Published,
+    keys::{Key, OF_PUBLISHED_KEYS},
     owner::{MAX_USER_ID_CHARS, Verified},
 };
-use crate::{clock::Clock, config::Secret, problem::Fault};
+use crate::{
+    clock::Clock,
+    config::{self, Unusable},
+    problem::Fault,
+};
+
+/// The longest token that is looked at, in bytes. A proxy usually takes no more than this in all headers together.
+const MAX_TOKEN_BYTES: usize = 16 * 1024;
+/// The longest part of a claim that a refusal repeats, in characters.
+const MAX_REPEATED_CHARS: usize = 100;
+/// How many verdicts are kept.
+const MAX_VERDICTS: usize = 10_000;
 
 /// Believes or refuses tokens. Cheap to clone.
 #[derive(Clone)]
 pub struct Verifier(Arc<Inner>);
 
 struct Inner {
-    key: DecodingKey,
-    validation: Validation,
+    keys: Keys,
+    rules: Rules,
+    /// What has been believed, by the token's hash. To verify a signature again would cost more than all the rest of a
+    /// short request. (With a shared secret it costs as little as the hash.)
+    verdicts: Cache<[u8; 32], Verdict>,
     clock: Clock,
 }
 
-#[derive(Deserialize)]
-struct Claims {
-    sub: Option<Value>,
-    iat: Option<Value>,
+enum Keys {
+    Shared(Vec<Key>),
+    Published(Published),
+}
+
+/// That a token was believed. It holds as long as the key is published and the time has not come.
+#[derive(Clone)]
+struct Verdict {
+    owner: Owner,
+    key: Arc<Key>,
+    expires_at: f64,
+}
+
+/// What a token has to say, whoever has signed it.
+struct Rules {
+    issuer: Option<String>,
+    audience: Option<String>,
+    leeway_secs: f64,
+    user_id_claim: String,
+    /// The types (`typ`) that are ours, beside none at all.
+    types: &'static [&'static str],
 }
 
 impl Verifier {
-    /// Believes the tokens that are signed with `secret` by HS256: its bytes as they are, as Better Auth uses them.
-    #[must_use]
-    pub fn of_shared_secret(secret: &Secret, leeway_secs: u64) -> Self {
-        let mut validation = Validation::new(Algorithm::HS256);
-        validation.leeway = leeway_secs;
-        validation.validate_nbf = true;
-        // The same secret also signs e-mail verification and cookie tokens, which have no subject.
-        validation.set_required_spec_claims(&["exp", "sub"]);
-        // Tokens of this form often have no audience, and no setting says which one would be ours.
-        validation.validate_aud = false;
-        Self(Arc::new(Inner { key: DecodingKey::from_secret(secret.expose().as_bytes()), validation, clock: Clock }))
+    /// Believes tokens as `settings` say.
+    ///
+    /// # Errors
+    /// There is neither a secret nor a place of keys, or a file of keys can't be used.
+    pub async fn new(settings: &config::Auth) -> Result<Self, Unusable> {
+        let max_age = Duration::from_secs(settings.jwks_max_age_secs.get());
+        let keys = match (&settings.secret, &settings.jwks_url, &settings.jwks_file) {
+            (Some(secret), ..) => {
+                let secrets = [Some(secret), settings.previous_secret.as_ref()];
+                Keys::Shared(secrets.into_iter().flatten().map(Key::of_secret).collect())
+            }
+            (None, Some(url), _) => Keys::Published(Published::at_url(url.as_str().to_owned(), max_age)?),
+            (None, None, Some(file)) => Keys::Published(Published::in_file(file.clone(), max_age).await?),
+            (None, None, None) => return Err(Unusable("there is nothing to believe tokens by".to_owned())),
+        };
+        let is_published = matches!(keys, Keys::Published(_));
+        let rules = Rules {
+            issuer: settings.issuer.clone(),
+            // Better Auth's tokens are for their issuer if nothing else is said.
+            audience: settings.audience.clone().or_else(|| settings.issuer.clone().filter(|_| is_published)),
+            leeway_secs: settings.leeway_secs.get::<u32>().into(),
+            user_id_claim: settings.user_id_claim.clone(),
+            // An access token by RFC 9068 says for whom it is, which is only looked at with published keys.
+            types: if is_published { &["jwt", "at+jwt"] } else { &["jwt"] },
+        };
+        Ok(Self(Arc::new(Inner { keys, rules, verdicts: Cache::new(MAX_VERDICTS), clock: Clock })))
+    }
+
+    /// Keeps the published keys fresh, for ever.
+    pub async fn keep_fresh(&self) {
+        match &self.0.keys {
+            Keys::Shared(_) => std::future::pending().await,
+            Keys::Published(keys) => keys.keep_fresh().await,
+        }
     }
 
     /// The user whom `token` speaks for.
     ///
     /// # Errors
-    /// [`Fault::InvalidToken`] with the reason, which helps an honest developer.
-    pub fn verify(&self, token: &str) -> Result<Owner, Fault> {
-        let Inner { key, validation, clock } = &*self.0;
-        let data =
-            decode::<Claims>(token, key, validation).map_err(|error| Fault::InvalidToken(reason(error.kind())))?;
-
-        if data.header.crit.is_some() {
-            return Err(Fault::InvalidToken("its header has critical extensions (crit), which are not supported"));
+    /// [`Fault::InvalidToken`] with the reason, which helps an honest developer; [`Fault::NoKeys`] if the issuer's keys
+    /// could not be had yet.
+    pub async fn verify(&self, token: &str) -> Result<Owner, Fault> {
+        let Inner { keys, rules, verdicts, clock } = &*self.0;
+        if token.len() > MAX_TOKEN_BYTES {
+            return Err(Fault::invalid_token(format!("it is longer than {MAX_TOKEN_BYTES} bytes")));
         }
-        // Other tokens are signed with the same key: session caches, logout tokens.
-        if data.header.typ.is_some_and(|kind| !kind.eq_ignore_ascii_case("JWT")) {
-            return Err(Fault::InvalidToken("its type (typ) is not JWT"));
-        }
-        if let Some(issued_at) = data.claims.iat {
-            let seconds = issued_at.as_f64().ok_or(Fault::InvalidToken("its issue time (iat) is not a number"))?;
-            let now: DateTime<Utc> = clock.now().into();
-            #[expect(clippy::cast_precision_loss, reason = "seconds since 1970 are exact in 53 bits")]
-            if seconds > (now.timestamp() + i64::try_from(validation.leeway).unwrap_or(0)) as f64 {
-                return Err(Fault::InvalidToken("it was issued in the future (iat)"));
+        let now = || seconds(clock.now().into());
+        match keys {
+            Keys::Shared(keys) => {
+                let parts = Parts::of(token, rules)?;
+                let algorithm = keys[0].algorithm();
+                if parts.header.alg != algorithm {
+                    let why = format!("its algorithm (alg) is not {algorithm}, which is what the shared secret is for");
+                    return Err(Fault::invalid_token(why));
+                }
+                parts.are_signed_by(keys)?;
+                rules.apply(parts.payload, now()).map(|(owner, _)| owner)
             }
-        }
-        match data.claims.sub {
-            Some(Value::String(subject)) if is_user_id(&subject) => Ok(Owner(Verified(subject))),
-            _ => Err(Fault::InvalidToken("its subject (sub) is not a text of 1 to 255 characters")),
+            Keys::Published(published) => {
+                let hash = Sha256::digest(token).into();
+                if let Some(verdict) = verdicts.get(&hash)
+                    && published.has(&verdict.key)
+                {
+                    rules.not_expired(verdict.expires_at, now())?;
+                    return Ok(verdict.owner);
+                }
+                let parts = Parts::of(token, rules)?;
+                if !OF_PUBLISHED_KEYS.contains(&&*parts.header.alg) {
+                    return Err(Fault::invalid_token(
+                        "its algorithm (alg) is not one of those that published keys are for",
+                    ));
+                }
+                let key = published.key(parts.header.kid.as_deref(), &parts.header.alg).await?;
+                parts.are_signed_by([&*key])?;
+                let (owner, expires_at) = rules.apply(parts.payload, now())?;
+                verdicts.insert(hash, Verdict { owner: owner.clone(), key, expires_at });
+                Ok(owner)
+            }
         }
     }
 }
 
 impl std::fmt::Debug for Verifier {
     fn fmt(&self, to: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        to.write_str("Verifier(HS256)")
+        to.write_str(match self.0.keys {
+            Keys::Shared(_) => "Verifier(shared secret)",
+            Keys::Published(_) => "Verifier(published keys)",
+        })
     }
+}
+
+/// What a token's header says. Keys that it brings along, or says where to find (`jwk`, `jku`, `x5c`, `x5u`), are not even
+/// read.
+#[derive(Deserialize)]
+struct Header {
+    alg: String,
+    kid: Option<String>,
+    typ: Option<String>,
+    #[serde(default, deserialize_with = "is_there")]
+    crit: bool,
+    #[serde(default, deserialize_with = "is_there")]
+    b64: bool,
+}
+
+/// That a member is there, whatever its value is.
+fn is_there<'de, D: Deserializer<'de>>(from: D) -> Result<bool, D::Error> {
+    IgnoredAny::deserialize(from).map(|_| true)
+}
+
+/// A token in compact form, in its parts.
+struct Parts<'t> {
+    header: Header,
+    message: &'t str,
+    payload: &'t str,
+    signature: &'t str,
+}
+
+impl<'t> Parts<'t> {
+    fn of(token: &'t str, rules: &Rules) -> Result<Self, Fault> {
+        let unreadable = || Fault::invalid_token("it is not a signed JSON Web Token in compact form");
+        let (message, signature) = token.rsplit_once('.').ok_or_else(unreadable)?;
+        let (head, payload) = message.split_once('.').ok_or_else(unreadable)?;
+        if payload.contains('.') {
+            return Err(unreadable());
+        }
+        let header = BASE64_URL_SAFE_NO_PAD.decode(head).map_err(|_| unreadable())?;
+        let header: Header = serde_json::from_slice(&header)
+            .map_err(|_| Fault::invalid_token("its header is not a JSON object with an algorithm (alg)"))?;
+        if header.crit || header.b64 {
+            return Err(Fault::invalid_token(
+                "its header has critical extensions (crit, b64), which are not supported",
+            ));
+        }
+        // Other tokens are signed with the same key: session caches, logout tokens.
+        if let Some(kind) = &header.typ {
+            let kind = kind.to_ascii_lowercase();
+            if !rules.types.contains(&kind.strip_prefix("application/").unwrap_or(&kind)) {
+                return Err(Fault::invalid_token("its type (typ) is not JWT"));
+            }
+        }
+        Ok(Self { header, message, payload, signature })
+    }
+
+    fn are_signed_by<'k>(&self, keys: impl IntoIterator<Item = &'k Key>) -> Result<(), Fault> {
+        if keys.into_iter().any(|key| key.has_signed(self.message.as_bytes(), self.signature)) {
+            return Ok(());
+        }
+        Err(Fault::invalid_token("its signature is not that of the expected issuer"))
+    }
+}
+
+impl Rules {
+    /// The user that the claims in `payload` speak for, and the time at which they end.
+    fn apply(&self, payload: &str, now: f64) -> Result<(Owner, f64), Fault> {
+        let claims = BASE64_URL_SAFE_NO_PAD.decode(payload).ok();
+        let claims: Option<HashMap<String, Value>> = claims.and_then(|claims| serde_json::from_slice(&claims).ok());
+        let claims = claims.ok_or_else(|| Fault::invalid_token("its claims are not a JSON object"))?;
+
+        let expires_at = time(&claims, "exp", "expiry time")?
+            .ok_or_else(|| Fault::invalid_token("it has no usable expiry time (exp)"))?;
+        self.not_expired(expires_at, now)?;
+        let limit = now + self.leeway_secs;
+        for (name, meaning, what) in
+            [("nbf", "start time", "is not valid before"), ("iat", "issue time", "was issued in the future,")]
+        {
+            if let Some(at) = time(&claims, name, meaning)?.filter(|at| *at > limit) {
+                let wait = span(at - now);
+                return Err(Fault::invalid_token(format!("it {what} {wait} from now ({name}); is a clock wrong?")));
+            }
+        }
+        expect(&claims, "iss", "issuer", self.issuer.as_deref())?;
+        expect(&claims, "aud", "audience", self.audience.as_deref())?;
+        match claims.get(&self.user_id_claim) {
+            Some(Value::String(id)) if is_user_id(id) => Ok((Owner(Verified(id.clone())), expires_at)),
+            _ if self.user_id_claim == "sub" => {
+                Err(Fault::invalid_token("its subject (sub) is not a text of 1 to 255 characters"))
+            }
+            _ => {
+                let claim = repeated(&self.user_id_claim);
+                Err(Fault::invalid_token(format!("its claim `{claim}` is not a text of 1 to 255 characters")))
+            }
+        }
+    }
+
+    fn not_expired(&self, expires_at: f64, now: f64) -> Result<(), Fault> {
+        if expires_at < now - self.leeway_secs {
+            return Err(Fault::invalid_token(format!("it expired {} ago (exp)", span(now - expires_at))));
+        }
+        Ok(())
+    }
+}
+
+/// The time, in seconds since 1970, that a claim holds, if it is there.
+fn time(claims: &HashMap<String, Value>, name: &str, meaning: &str) -> Result<Option<f64>, Fault> {
+    let Some(claim) = claims.get(name) else { return Ok(None) };
+    match claim.as_f64().filter(|time| *time >= 0.0) {
+        Some(time) => Ok(Some(time)),
+        None => Err(Fault::invalid_token(format!("its {meaning} ({name}) is not a number of seconds since 1970"))),
+    }
+}
+
+/// Sees to it that a claim is, or lists, what is expected.
+fn expect(claims: &HashMap<String, Value>, name: &str, meaning: &str, expected: Option<&str>) -> Result<(), Fault> {
+    let Some(expected) = expected else { return Ok(()) };
+    let found = match claims.get(name) {
+        Some(Value::String(text)) if text == expected => return Ok(()),
+        Some(Value::Array(list)) if name == "aud" && list.iter().any(|one| one == expected) => return Ok(()),
+        Some(Value::String(text)) => format!("its {meaning} ({name}) is `{}`", repeated(text)),
+        Some(_) => format!("its {meaning} ({name}) is something else"),
+        None => format!("it has no {meaning} ({name})"),
+    };
+    Err(Fault::invalid_token(format!("{found}, expected `{}`", repeated(expected))))
+}
+
+/// A claim's text as it may stand in a quoted header.
+fn repeated(text: &str) -> String {
+    let plain = |c: char| if (' '..='~').contains(&c) && !['"', '\\', '`'].contains(&c) { c } else { '?' };
+    let mut shown: String = text.chars().take(MAX_REPEATED_CHARS).map(plain).collect();
+    if shown.len() < text.chars().count() {
+        shown += "...";
+    }
+    shown
+}
+
+/// A number of seconds in words.
+fn span(secs: f64) -> String {
+    // Far beyond any calendar it makes no difference.
+    let whole = Duration::from_secs_f64(secs.clamp(0.0, 1e10)).as_secs();
+    humantime::format_duration(Duration::from_secs(whole)).to_string()
+}
+
+#[expect(clippy::cast_precision_loss, reason = "milliseconds since 1970 are exact in 53 bits")]
+fn seconds(at: DateTime<Utc>) -> f64 {
+    at.timestamp_millis() as f64 / 1e3
 }
 
 /// Whether `text` can be a user's id.
@@ -96,44 +318,36 @@ pub(super) fn bearer(headers: &HeaderMap) -> Result<&str, Fault> {
     let mut values = headers.get_all(AUTHORIZATION).iter();
     let Some(value) = values.next() else { return Err(Fault::NoToken) };
     if values.next().is_some() {
-        return Err(Fault::InvalidToken("there must be one Authorization header, not several"));
+        return Err(Fault::invalid_token("there must be one Authorization header, not several"));
     }
-    let value = value.to_str().map_err(|_| Fault::InvalidToken("it is not ASCII"))?;
+    let value = value.to_str().map_err(|_| Fault::invalid_token("it is not ASCII"))?;
     match value.split_once(' ') {
         Some((scheme, token)) if scheme.eq_ignore_ascii_case("Bearer") => Ok(token.trim()),
         _ => Err(Fault::NoToken),
     }
 }
 
-/// Why a token was refused, in words that help an honest developer and no forger. They stand in a quoted header.
-fn reason(kind: &ErrorKind) -> &'static str {
-    match kind {
-        ErrorKind::ExpiredSignature => "it has expired (exp)",
-        ErrorKind::ImmatureSignature => "it is not valid yet (nbf)",
-        ErrorKind::MissingRequiredClaim(claim) if claim == "exp" => "it has no usable expiry time (exp)",
-        ErrorKind::MissingRequiredClaim(_) => "its subject (sub) is not a text of 1 to 255 characters",
-        ErrorKind::InvalidClaimFormat(_) => "its expiry time (exp) or start time (nbf) is not a number",
-        ErrorKind::InvalidSignature | ErrorKind::InvalidAlgorithm => {
-            "its signature is not that of the expected issuer (HS256 with the shared secret)"
-        }
-        ErrorKind::Json(_) => "its header, or a claim (exp, nbf, sub), is not of the expected form",
-        _ => "it is not a JSON Web Token in compact form",
-    }
-}
-
-/// Makes a token for `user`, as the issuer would, that is valid from now for `lifetime`.
+/// Makes a token for `user` as the issuer that `settings` describe would, valid from now for `lifetime`.
 ///
 /// # Errors
-/// If the signature can't be made.
-pub fn mint(secret: &Secret, user: &str, lifetime: Duration) -> Result<String, jsonwebtoken::errors::Error> {
-    #[derive(Serialize)]
-    struct Claims<'a> {
-        sub: &'a str,
-        iat: i64,
-        exp: i64,
-    }
+/// There is no secret to sign with, or the signature can't be made.
+pub fn mint(settings: &config::Auth, user: &str, lifetime: Duration) -> Result<String, Unusable> {
+    let secret = settings.secret.as_ref().ok_or_else(|| {
+        Unusable("tokens are believed by the issuer's published keys, so that only the issuer can make one".to_owned())
+    })?;
     let now = DateTime::<Utc>::from(Clock.now()).timestamp();
-    let exp = now.saturating_add(i64::try_from(lifetime.as_secs()).unwrap_or(i64::MAX));
-    let claims = Claims { sub: user, iat: now, exp };
-    encode(&jsonwebtoken::Header::default(), &claims, &EncodingKey::from_secret(secret.expose().as_bytes()))
+    let mut claims = json!({
+        "sub": user,
+        "iat": now,
+        "exp": now.saturating_add(i64::try_from(lifetime.as_secs()).unwrap_or(i64::MAX)),
+    });
+    claims[&settings.user_id_claim] = user.into();
+    for (name, value) in [("iss", &settings.issuer), ("aud", &settings.audience)] {
+        if let Some(value) = value {
+            claims[name] = value.as_str().into();
+        }
+    }
+    let key = EncodingKey::from_secret(secret.expose().as_bytes());
+    encode(&jsonwebtoken::Header::default(), &claims, &key)
+        .map_err(|error| Unusable(format!("a token can't be signed: {error}")))
 }

@@ -115,6 +115,9 @@ impl Edge {
             let cause = fault.cause();
             tracing::error!(request_id, operation, cause, "{operation} failed: {cause}");
         }
+        if let Fault::InvalidToken(reason) = &fault {
+            tracing::debug!(request_id, operation = name(operation), "refused a token: {reason}");
+        }
         problem::answer(&fault, request_id)
     }
 

@@ -14,7 +14,7 @@ use poem::{
     http::uri::Scheme,
     web::{LocalAddr, RemoteAddr},
 };
-use tokio::{net::TcpListener, sync::Semaphore, time};
+use tokio::{net::TcpListener, sync::Semaphore, task::JoinSet, time};
 
 use crate::{auth::Verifier, config::Config, store::Store, telemetry::chain};
 
@@ -37,6 +37,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub struct Server {
     listener: TcpListener,
     edge: Arc<Edge>,
+    store: Store,
+    verifier: Verifier,
     max_connections: usize,
     shutdown_timeout: Duration,
 }
@@ -50,7 +52,9 @@ impl Server {
         let address = (config.server.host.as_str(), config.server.port.get());
         Ok(Self {
             listener: TcpListener::bind(address).await?,
-            edge: Arc::new(Edge::new(config, store, verifier)),
+            edge: Arc::new(Edge::new(config, store.clone(), verifier.clone())),
+            store,
+            verifier,
             max_connections: config.server.max_connections.get(),
             shutdown_timeout: Duration::from_secs(config.server.shutdown_timeout_secs.get()),
         })
@@ -67,7 +71,11 @@ impl Server {
     /// Serves until `stop` is done, then takes no more requests and finishes those in flight, for as long as is
     /// configured.
     pub async fn run(self, stop: impl Future<Output = ()>) {
-        let Self { listener, edge, max_connections, shutdown_timeout } = self;
+        let Self { listener, edge, store, verifier, max_connections, shutdown_timeout } = self;
+        // What goes on beside the requests, as long as there are any.
+        let mut upkeep = JoinSet::new();
+        upkeep.spawn(async move { store.forget_old_answers().await });
+        upkeep.spawn(async move { verifier.keep_fresh().await });
         let connections = GracefulShutdown::new();
         let places = Arc::new(Semaphore::new(max_connections));
         let mut stop = pin!(stop);

@@ -4,6 +4,7 @@
 
 pub mod client;
 pub mod contract;
+pub mod issuer;
 pub mod postgres;
 pub mod process;
 
@@ -13,7 +14,7 @@ use serde_json::json;
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, SqliteConnection};
 use taskpact::{
     auth::{Verifier, token},
-    config::{Config, Secret},
+    config::{Auth, Config},
     server::Server,
     store::Store,
 };
@@ -129,7 +130,7 @@ impl TestApp {
 }
 
 async fn serve(config: &Config, store: Store) -> std::net::SocketAddr {
-    let verifier = Verifier::of_shared_secret(&secret(), config.auth.leeway_secs.get());
+    let verifier = Verifier::new(&auth(config)).await.unwrap();
     let server = Server::bind(config, store, verifier).await.unwrap();
     let address = server.address().unwrap();
     tokio::spawn(server.run(std::future::pending()));
@@ -177,13 +178,18 @@ fn merge(into: &mut serde_json::Value, from: serde_json::Value) {
     }
 }
 
-pub fn secret() -> Secret {
-    SECRET.to_owned().into()
+/// Those of the settings that say by what tokens are believed: by the tests' secret, if nothing else is set.
+fn auth(config: &Config) -> Auth {
+    let mut auth = config.auth.clone();
+    if !auth.is_set() {
+        auth.secret = Some(SECRET.to_owned().into());
+    }
+    auth
 }
 
 /// A token for `user`, valid for an hour.
 pub fn token(user: &str) -> String {
-    token::mint(&secret(), user, Duration::from_hours(1)).unwrap()
+    token::mint(&auth(&Config::default()), user, Duration::from_hours(1)).unwrap()
 }
 
 /// Runs `count` pieces of work at once and gives back what each came to.
