@@ -1,5 +1,5 @@
-# The image holds the program, the C libraries that it is linked to, and nothing else: no shell, no package manager. It
-# runs as a user of its own and writes below data/ only.
+# The image holds the program, the C libraries that it is linked to, the certificates that it knows an issuer of tokens by,
+# and nothing else: no shell, no package manager. It runs as a user of its own and writes below data/ only.
 
 FROM rust:1.95-slim-bookworm AS build
 WORKDIR /src
@@ -11,6 +11,7 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry \
     && install -D target/release/taskpact /image/usr/local/bin/taskpact
 # The loader and the libraries, each at its own path, and an empty folder for the data.
 RUN ldd /image/usr/local/bin/taskpact | grep --only-matching '/[^ ]*' | xargs cp --parents --dereference --target-directory=/image \
+    && install -D /etc/ssl/certs/ca-certificates.crt /image/etc/ssl/certs/ca-certificates.crt \
     && mkdir /data
 
 FROM scratch

@@ -11,6 +11,7 @@ mod support;
 
 use std::{
     net::SocketAddr,
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -22,7 +23,15 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::{Request, StatusCode, client::conn::http1, http::request};
 use hyper_util::rt::TokioIo;
-use support::{SECRET, postgres::Private, process::Server, token};
+use jsonwebtoken::Algorithm;
+use serde_json::json;
+use support::{
+    SECRET,
+    issuer::{Answer, Issuer, SigningKey, now},
+    postgres::Private,
+    process::Server,
+    token,
+};
 use tempfile::tempdir;
 use tokio::{net::TcpStream, task::JoinSet};
 
@@ -104,16 +113,51 @@ fn create(address: SocketAddr, with_key: bool) -> Side {
     Side { address, expected: StatusCode::CREATED, body: r#"{"title": "Water the plants"}"#, head: Arc::new(head) }
 }
 
-#[tokio::main]
-async fn main() {
-    let here = tempdir().unwrap();
+fn list(address: SocketAddr, token: &str) -> Side {
+    let authorization = format!("Bearer {token}");
+    let head = move || Request::get("/api/ann/tasks?limit=20").header("Authorization", &authorization);
+    Side { address, expected: StatusCode::OK, body: "", head: Arc::new(head) }
+}
+
+/// What a key costs.
+async fn keys(here: &Path) {
     let postgres =
         Private::start(|_| {}, &["-c", "fsync=on", "-c", "full_page_writes=on"]).expect("there is no PostgreSQL");
     for (name, url) in [("SQLite", "sqlite://tasks.db".to_owned()), ("PostgreSQL", postgres.url("postgres"))] {
         let environment = [("BETTER_AUTH_SECRET", SECRET), ("DATABASE_URL", &url), ("TASKPACT_LOG__FILTER", "warn")];
-        let server = Server::start(here.path(), &environment);
+        let server = Server::start(here, &environment);
         let (with, without) = (create(server.address, true), create(server.address, false));
         compare(&format!("createTask on {name}, with an Idempotency-Key against without"), &with, &without).await;
         server.stop();
     }
+}
+
+/// What a signature by a key pair costs, beside one by a secret: two servers on one database.
+async fn signatures(here: &Path) {
+    let key = SigningKey::new("key", Algorithm::EdDSA);
+    let issuer = Issuer::start(Answer::keys(&[&key])).await;
+    let claims = json!({"sub": "ann", "iat": now(), "exp": now() + 900, "iss": issuer.name(), "aud": issuer.name(),
+        "id": "ann", "name": "Ann", "email": "ann@example.com", "emailVerified": false, "image": null,
+        "createdAt": "2026-11-21T10:00:00.000Z", "updatedAt": "2026-11-21T10:00:00.000Z"});
+    let common = [("DATABASE_URL", "sqlite://list.db"), ("TASKPACT_LOG__FILTER", "warn")];
+    let (url, name) = (issuer.url(), issuer.name());
+    let published = [("TASKPACT_AUTH__JWKS_URL", &*url), ("TASKPACT_AUTH__ISSUER", &*name)];
+    let shared = Server::start(here, &[&common[..], &[("BETTER_AUTH_SECRET", SECRET)]].concat());
+    let published = Server::start(here, &[&common[..], &published].concat());
+    for n in 0..20 {
+        shared.user("ann").create(&format!("Water plant {n}")).await;
+    }
+
+    let with = list(published.address, &key.token(&claims));
+    let without = list(shared.address, &token("ann"));
+    compare("listTasks of 20 tasks, with an EdDSA token against HS256", &with, &without).await;
+    shared.stop();
+    published.stop();
+}
+
+#[tokio::main]
+async fn main() {
+    let here = tempdir().unwrap();
+    keys(here.path()).await;
+    signatures(here.path()).await;
 }
