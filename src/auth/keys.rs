@@ -21,7 +21,7 @@ pub(super) const OF_PUBLISHED_KEYS: [&str; 9] =
 /// A key to verify with.
 pub(super) struct Key {
     algorithm: Algorithm,
-    key: DecodingKey,
+    decoding: DecodingKey,
     id: Option<String>,
     /// What it was read from, to know it again.
     source: Value,
@@ -30,8 +30,8 @@ pub(super) struct Key {
 impl Key {
     /// The key of a shared secret: its bytes as they are, as Better Auth uses them.
     pub(super) fn of_secret(secret: &Secret) -> Self {
-        let key = DecodingKey::from_secret(secret.expose().as_bytes());
-        Self { algorithm: Algorithm::HS256, key, id: None, source: Value::Null }
+        let decoding = DecodingKey::from_secret(secret.expose().as_bytes());
+        Self { algorithm: Algorithm::HS256, decoding, id: None, source: Value::Null }
     }
 
     /// Reads a key as it is published (RFC 7517).
@@ -78,7 +78,7 @@ impl Key {
             let text = member.as_deref().ok_or("a member that belongs to its kind is missing")?;
             BASE64_URL_SAFE_NO_PAD.decode(text).map_err(|_| "a member is not base64url")
         };
-        let key = match algorithm {
+        let decoding = match algorithm {
             Algorithm::EdDSA => DecodingKey::from_ed_der(&of_length(bytes(&jwk.x)?, 32)?),
             Algorithm::ES256 | Algorithm::ES384 => {
                 let length = if algorithm == Algorithm::ES256 { 32 } else { 48 };
@@ -96,7 +96,7 @@ impl Key {
                 DecodingKey::from_rsa_raw_components(&significant, &bytes(&jwk.e)?)
             }
         };
-        Ok(Self { algorithm, key, id: jwk.kid, source: source.clone() })
+        Ok(Self { algorithm, decoding, id: jwk.kid, source: source.clone() })
     }
 
     /// The name of the algorithm, as a token spells it.
@@ -106,7 +106,7 @@ impl Key {
 
     /// Whether `signature`, in base64url, is this key's for `message`.
     pub(super) fn has_signed(&self, message: &[u8], signature: &str) -> bool {
-        crypto::verify(signature, message, &self.key, self.algorithm).unwrap_or(false)
+        crypto::verify(signature, message, &self.decoding, self.algorithm).unwrap_or(false)
     }
 }
 
@@ -300,7 +300,7 @@ mod tests {
             for test in group.tests {
                 // A secret is text, which these keys are not; what is tried is the same check.
                 let decoding = DecodingKey::from_secret(&test.key);
-                let key = Key { algorithm: Algorithm::HS256, key: decoding, id: None, source: Value::Null };
+                let key = Key { algorithm: Algorithm::HS256, decoding, id: None, source: Value::Null };
                 // Where tags are cut short, none is a token's: the whole tag is asked for.
                 let expected = if group.tag_size == 256 { test.result } else { TestResult::Invalid };
                 tried.try_one(&format!("{test:?}"), &key, &test.msg, &test.tag, expected);
