@@ -136,8 +136,8 @@ pub struct Auth {
     pub jwks_url: Option<JwksUrl>,
     /// A file with the issuer's keys, instead.
     pub jwks_file: Option<PathBuf>,
-    /// How old the published keys may be before they are fetched again, in seconds. 1 to 86,400, default 300. A key that
-    /// is withdrawn is believed for so long at most, as long as the issuer answers.
+    /// How old the published keys may be before they are fetched again, in seconds. 1 to 86,400, default 300; fetches are 3
+    /// seconds apart at least. A key that is withdrawn is believed until then, as long as the issuer answers.
     pub jwks_max_age_secs: Whole<1, 86_400>,
     /// The issuer (`iss`) that tokens must name, byte by byte. For Better Auth it is the origin of its base URL, such as
     /// `https://app.example.com`. Needed with published keys.

@@ -4,17 +4,12 @@
 //! an issuer may sign with a new key at once. A fetch that fails, or brings no key, changes nothing: an issuer that is down
 //! does not lock out those whose keys are known.
 
-use std::{
-    io,
-    path::PathBuf,
-    sync::{Arc, PoisonError, RwLock},
-    time::Duration,
-};
+use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
 use reqwest::{Client, redirect::Policy};
 use tokio::{
     fs,
-    sync::Mutex,
+    sync::{Notify, watch},
     time::{self, Instant, timeout},
 };
 
@@ -34,9 +29,16 @@ const RETRY: Duration = Duration::from_secs(15);
 pub(super) struct Published {
     source: Source,
     max_age: Duration,
-    keys: RwLock<Option<Arc<KeySet>>>,
-    /// When the last fetch began. It is held during a fetch, so that there is one at a time.
-    last_fetch: Mutex<Option<Instant>>,
+    state: watch::Sender<State>,
+    /// That somebody waits for a key which is not there.
+    wanted: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    keys: Option<Arc<KeySet>>,
+    /// The last fetch that has ended: when it began, and whether it brought keys.
+    last_fetch: Option<(Instant, bool)>,
 }
 
 enum Source {
@@ -67,39 +69,88 @@ impl Published {
     pub(super) async fn in_file(file: PathBuf, max_age: Duration) -> Result<Self, Unusable> {
         let name = file.display().to_string();
         let published = Self::new(Source::File(file), max_age);
-        let outcome = published.fetch().await;
-        outcome.map_err(|why| Unusable(format!("`auth.jwks_file` ({name}) can't be used: {why}")))?;
+        let keys = published.fetch().await;
+        let keys = keys.map_err(|why| Unusable(format!("`auth.jwks_file` ({name}) can't be used: {why}")))?;
+        published.state.send_modify(|state| state.keys = Some(keys));
         Ok(published)
     }
 
     fn new(source: Source, max_age: Duration) -> Self {
-        Self { source, max_age, keys: RwLock::new(None), last_fetch: Mutex::new(None) }
+        Self { source, max_age, state: watch::Sender::default(), wanted: Notify::new() }
     }
 
-    /// Fetches the keys again and again.
+    /// Fetches the keys again and again. Nothing else does: a fetch must not end with the request that asked for it.
     pub(super) async fn keep_fresh(&self) {
         loop {
-            let fetched = self.fetch_unless(|_| false).await;
-            time::sleep(if fetched { self.max_age } else { self.max_age.min(RETRY) }).await;
+            let began = Instant::now();
+            let fetched = self.fetch().await;
+            let is_fresh = fetched.is_ok();
+            if let Err(cause) = &fetched {
+                let instead =
+                    if self.current().is_some() { "going on with those before" } else { "there are none yet" };
+                tracing::warn!(cause, "could not fetch the issuer's keys, {instead}: {cause}");
+            }
+            self.state.send_modify(|state| {
+                state.last_fetch = Some((began, is_fresh));
+                state.keys = fetched.ok().or(state.keys.take());
+            });
+
+            time::sleep_until(began + COOL_DOWN).await;
+            let due = began + if is_fresh { self.max_age } else { self.max_age.min(RETRY) };
+            loop {
+                tokio::select! {
+                    () = time::sleep_until(due) => break,
+                    // Whoever wanted a key may have got it meanwhile, or be gone.
+                    () = self.wanted.notified() => if self.state.receiver_count() > 0 { break },
+                }
+            }
         }
     }
 
-    /// The key that a token names.
+    /// The keys that a token may mean which names this one: those with its id, for its algorithm.
     ///
     /// # Errors
-    /// [`Fault::NoKeys`] if the issuer has not been reached yet; [`Fault::InvalidToken`] if it has no such key, or one
-    /// for another algorithm.
-    pub(super) async fn key(&self, id: Option<&str>, algorithm: &str) -> Result<Arc<Key>, Fault> {
-        let is_known = |keys: &KeySet| keys.named(id).next().is_some();
-        if !self.current().is_some_and(|keys| is_known(&keys)) {
-            self.fetch_unless(is_known).await;
+    /// [`Fault::NoKeys`] if the issuer can't be reached, so that nobody knows whether it has such a key;
+    /// [`Fault::InvalidToken`] if it has none, or one for another algorithm.
+    pub(super) async fn keys(&self, id: Option<&str>, algorithm: &str) -> Result<Vec<Arc<Key>>, Fault> {
+        let is_known = |state: &State| state.keys.as_ref().is_some_and(|keys| keys.named(id).next().is_some());
+        if !is_known(&self.state.borrow()) {
+            if id.is_none() && self.current().is_some() {
+                return Err(Fault::invalid_token("it does not name its key (kid)"));
+            }
+            self.wait_for(is_known).await?;
         }
         let keys = self.current().ok_or(Fault::NoKeys)?;
-        if !is_known(&keys) {
-            return Err(Fault::invalid_token("it is signed with a key (kid) that the issuer does not publish"));
+        let mut named: Vec<_> = keys.named(id).cloned().collect();
+        named.retain(|key| key.algorithm() == algorithm);
+        if named.is_empty() {
+            Err(Fault::invalid_token("its algorithm (alg) is not that of its key"))
+        } else {
+            Ok(named)
         }
-        let key = keys.named(id).find(|key| key.algorithm() == algorithm);
-        key.cloned().ok_or_else(|| Fault::invalid_token("its algorithm (alg) is not that of its key"))
+    }
+
+    /// Waits until a fetch has brought what `is_known` looks for.
+    async fn wait_for(&self, is_known: impl Fn(&State) -> bool) -> Result<(), Fault> {
+        let asked = Instant::now();
+        let mut states = self.state.subscribe();
+        self.wanted.notify_one();
+        let has_answer = |state: &State| match state.last_fetch {
+            _ if is_known(state) => true,
+            // Without any key there is nothing to be had for waiting: the issuer is down.
+            Some((_, false)) if state.keys.is_none() => true,
+            // One that began before this was asked may have missed the key.
+            Some((began, _)) => began > asked,
+            None => false,
+        };
+        let state = states.wait_for(has_answer).await.map_err(Fault::defect)?;
+        match state.last_fetch {
+            _ if is_known(&state) => Ok(()),
+            Some((_, true)) => {
+                Err(Fault::invalid_token("it is signed with a key (kid) that the issuer does not publish"))
+            }
+            _ => Err(Fault::NoKeys),
+        }
     }
 
     /// Whether the very key `key` is still published.
@@ -108,41 +159,10 @@ impl Published {
     }
 
     fn current(&self) -> Option<Arc<KeySet>> {
-        self.keys.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.state.borrow().keys.clone()
     }
 
-    /// Fetches the keys, unless those that are there by then are `enough`, and tells whether they are fresh. Of many who
-    /// ask at once one fetches, and the others wait for what it brings.
-    async fn fetch_unless(&self, enough: impl Fn(&KeySet) -> bool) -> bool {
-        let asked = Instant::now();
-        let mut last_fetch = self.last_fetch.lock().await;
-        if self.current().is_some_and(|keys| enough(&keys)) {
-            return true;
-        }
-        if let Some(last) = *last_fetch {
-            // One that began after this was asked has brought all there is.
-            if last > asked {
-                return true;
-            }
-            // Without any key there is nothing to be had for waiting: the issuer is down.
-            if self.current().is_none() && last.elapsed() < COOL_DOWN {
-                return false;
-            }
-            time::sleep_until(last + COOL_DOWN).await;
-        }
-        *last_fetch = Some(Instant::now());
-        match self.fetch().await {
-            Ok(()) => true,
-            Err(cause) => {
-                let instead =
-                    if self.current().is_some() { "going on with those before" } else { "there are none yet" };
-                tracing::warn!(cause, "could not fetch the issuer's keys, {instead}: {cause}");
-                false
-            }
-        }
-    }
-
-    async fn fetch(&self) -> Result<(), String> {
+    async fn fetch(&self) -> Result<Arc<KeySet>, String> {
         let text = match timeout(FETCH_TIMEOUT, self.source.read()).await {
             Ok(text) => text?,
             Err(_) => return Err("it takes too long".to_owned()),
@@ -151,8 +171,7 @@ impl Published {
         let skipped = |id: &serde_json::Value, why| tracing::warn!(kid = %id, "passed over a key of the issuer: {why}");
         let keys = KeySet::read(&text, before.as_deref(), skipped)?;
         tracing::debug!(keys = keys.len(), "fetched the issuer's keys");
-        *self.keys.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(keys));
-        Ok(())
+        Ok(Arc::new(keys))
     }
 }
 

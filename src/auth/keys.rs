@@ -7,13 +7,15 @@ use std::sync::Arc;
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use jsonwebtoken::{Algorithm, DecodingKey, crypto};
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::config::Secret;
 
 /// The smallest modulus of an RSA key that is believed, in bits (RFC 7518, section 3.3).
 const MIN_RSA_BITS: usize = 2048;
 
+/// The most keys that one issuer may publish.
+const MAX_KEYS: usize = 100;
 /// The algorithms of published keys, as a token spells them. A secret's are not among them.
 pub(super) const OF_PUBLISHED_KEYS: [&str; 9] =
     ["EdDSA", "ES256", "ES384", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512"];
@@ -54,7 +56,8 @@ impl Key {
             n: Option<String>,
             e: Option<String>,
         }
-        let jwk = Jwk::deserialize(source).map_err(|_| "it is not a JSON Web Key")?;
+        // serde would take an array of the values, too.
+        let jwk = Jwk::deserialize(source).ok().filter(|_| source.is_object()).ok_or("it is not a JSON Web Key")?;
         if jwk.purpose.is_some_and(|purpose| purpose != "sig") {
             return Err("it is not for signatures (use)");
         }
@@ -62,7 +65,7 @@ impl Key {
             return Err("it is not for verifying (key_ops)");
         }
         let algorithm = match (jwk.kty.as_str(), jwk.crv.as_deref(), jwk.alg.as_deref()) {
-            ("OKP", Some("Ed25519"), None | Some("EdDSA" | "Ed25519")) => Algorithm::EdDSA,
+            ("OKP", Some("Ed25519"), None | Some("EdDSA")) => Algorithm::EdDSA,
             ("EC", Some("P-256"), None | Some("ES256")) => Algorithm::ES256,
             ("EC", Some("P-384"), None | Some("ES384")) => Algorithm::ES384,
             ("RSA", _, None | Some("RS256")) => Algorithm::RS256,
@@ -128,13 +131,13 @@ impl KeySet {
         before: Option<&Self>,
         mut skipped: impl FnMut(&Value, &'static str),
     ) -> Result<Self, String> {
-        #[derive(Deserialize)]
-        struct Set {
-            keys: Vec<Value>,
+        let set: Option<Map<String, Value>> = serde_json::from_slice(text).ok();
+        let sources = set.as_ref().and_then(|set| set.get("keys")?.as_array()).ok_or("it is not a JSON Web Key Set")?;
+        if sources.len() > MAX_KEYS {
+            return Err(format!("it has more than {MAX_KEYS} keys"));
         }
-        let set: Set = serde_json::from_slice(text).map_err(|_| "it is not a JSON Web Key Set".to_owned())?;
         let mut keys = Vec::new();
-        for source in &set.keys {
+        for source in sources {
             match before.and_then(|before| before.0.iter().find(|key| key.source == *source)) {
                 Some(known) => keys.push(Arc::clone(known)),
                 None => match Key::read(source) {
@@ -343,6 +346,8 @@ mod tests {
             json!(null),
             json!("key"),
             json!({}),
+            json!(["OKP", null, null, null, "good", "Ed25519", point(1, 32), null, null, null]),
+            json!({"kty": "OKP", "crv": "Ed25519", "x": point(1, 32), "alg": "Ed25519"}),
             json!({"kty": "oct", "k": point(1, 32)}),
             json!({"kty": "oct", "k": point(1, 32), "alg": "HS256"}),
             json!({"kty": "OKP", "crv": "Ed25519", "x": point(1, 32), "use": "enc"}),
@@ -372,8 +377,12 @@ mod tests {
             assert_eq!((skipped, set.len()), (2, 1), "{jwk}");
             assert_eq!(set.named(Some("good")).count(), 1);
         }
+        let many = json!({"keys": vec![good.clone(); MAX_KEYS + 1]}).to_string();
+        assert!(KeySet::read(many.as_bytes(), None, |_, _| {}).is_err());
         let all = json!({"keys": bad}).to_string();
-        for none in [&all, "", "null", "[]", "{}", r#"{"keys":{}}"#, r#"{"keys":[]}"#, "<html>"] {
+        for none in
+            [&all, "", "null", "[]", "{}", r#"{"keys":{}}"#, r#"{"keys":[]}"#, &json!([[good]]).to_string(), "<html>"]
+        {
             assert!(KeySet::read(none.as_bytes(), None, |_, _| {}).is_err(), "{none}");
         }
     }

@@ -4,7 +4,7 @@ use std::{fs, io, path::Path, str::FromStr, time::Duration};
 
 use sea_orm::{DatabaseConnection, DbBackend, DbErr, RuntimeErr, SqlxError};
 use sqlx::{
-    ConnectOptions, Connection, PgConnection,
+    ConnectOptions, Connection, PgConnection, Row,
     postgres::{PgConnectOptions, PgPoolOptions},
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
@@ -34,20 +34,29 @@ fn postgres(settings: &config::Database) -> Result<(DatabaseConnection, Database
         .acquire_timeout(Duration::from_millis(settings.acquire_timeout_ms.get()))
         .test_before_acquire(false)
         .before_acquire(|connection, state| {
-            Box::pin(async move { Ok(state.idle_for < TRUSTED_IDLE || answers(connection).await) })
+            Box::pin(async move { Ok(state.idle_for < TRUSTED_IDLE || is_sound(connection).await) })
         })
         // A request that was given up may have left a statement behind that waits for a lock. The pool itself would wait
-        // for its end before it has the place back, and a few such requests would have taken all places.
+        // for its end before it has the place back, and a few such requests would have taken all places. Or it has left
+        // a transaction open: sqlx forgets one whose beginning nobody has waited for, and what other requests then write
+        // on the connection, and are told to be kept, would be taken back.
         .after_release(|connection, _| {
-            Box::pin(async move { if answers(connection).await { Ok(true) } else { Err(SqlxError::WorkerCrashed) } })
+            let given_up = || SqlxError::Protocol("a request was given up, and its connection with it".to_owned());
+            Box::pin(async move { if is_sound(connection).await { Ok(true) } else { Err(given_up()) } })
         })
         .connect_lazy_with(options);
     let connections = DatabaseConnection::from(pool);
     Ok((connections.clone(), connections))
 }
 
-async fn answers(connection: &mut PgConnection) -> bool {
-    matches!(timeout(TRIAL, connection.ping()).await, Ok(Ok(())))
+/// Whether a connection answers, and is in no transaction: that would have begun before the statement that asks. (Not a
+/// prepared one, of which each message has a time of its own.)
+async fn is_sound(connection: &mut PgConnection) -> bool {
+    let ask = sqlx::raw_sql("select transaction_timestamp() = statement_timestamp()").fetch_one(connection);
+    match timeout(TRIAL, ask).await {
+        Ok(Ok(row)) => row.try_get(0).unwrap_or(false),
+        _ => false,
+    }
 }
 
 /// Opens a connection to PostgreSQL and closes it again. A SQLite file is always in reach.
@@ -74,7 +83,16 @@ fn sqlite(settings: &config::Database) -> Result<(DatabaseConnection, DatabaseCo
         .foreign_keys(true)
         // Only another process can hold the lock: `taskpact migrate`, a backup.
         .busy_timeout(timeout);
-    let pool = |connections| SqlitePoolOptions::new().max_connections(connections).acquire_timeout(timeout);
+    let pool = |connections| {
+        SqlitePoolOptions::new()
+            .max_connections(connections)
+            .acquire_timeout(timeout)
+            // SQLite ends a transaction by itself when the disk is full, and sqlx, which then fails to end it, goes on
+            // counting it: what follows would be written within it, and never kept. The ping comes after what is queued.
+            .after_release(|connection, _| {
+                Box::pin(async move { Ok(connection.ping().await.is_ok() && !connection.is_in_transaction()) })
+            })
+    };
 
     if settings.url.expose().contains(":memory:") {
         // Such a database lives as long as its one connection.

@@ -3,8 +3,8 @@
 //! The rows are reached through [`Store::tasks`] only, which takes an [`Owner`]: unscoped access can't be written from
 //! outside. The entities are private to this module.
 //!
-//! What it guarantees: each change is one statement, or one transaction where its answer is kept for a repeat, which the
-//! database makes whole or not at all, and whose success is told only when it is kept. On SQLite all writes pass through one connection, in order, and wait for no lock of
+//! What it guarantees: each change is one statement, or one transaction where its answer is kept for a repeat. The database
+//! makes it whole or not at all, and its success is told only when it is kept. On SQLite all writes pass through one connection, in order, and wait for no lock of
 //! another's.
 
 use migration::Migrator;
@@ -139,12 +139,7 @@ impl Store {
             // Takes the lock at once. A deferred one would fail when it comes to write after another has.
             sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
         };
-        // In a task of its own, which goes on when the request is given up: on PostgreSQL sqlx forgets a transaction whose
-        // beginning nobody waits for. The connection would go back to the pool with it, and what other requests then
-        // write there, and are told to be kept, would be taken back.
-        let write = self.write.clone();
-        let begun = tokio::spawn(async move { write.begin_with_options(options).await });
-        begun.await.unwrap_or_else(|error| Err(DbErr::Custom(format!("a transaction was not begun: {error}"))))
+        self.write.begin_with_options(options).await
     }
 
     async fn begin_schema_change(&self) -> Result<DatabaseTransaction, DbErr> {

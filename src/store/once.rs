@@ -19,8 +19,8 @@ use tokio::time::{self, timeout};
 use super::{Store, Tasks, entities::idempotency_keys as keys};
 use crate::{problem::Fault, task::Task, telemetry::chain};
 
-/// For how long an answer is kept at least.
-const RETENTION: TimeDelta = TimeDelta::hours(24);
+/// For how long an answer is kept: for a day, and somewhat longer, because another server's clock may say when it is over.
+const RETENTION: TimeDelta = TimeDelta::hours(25);
 /// How long a request waits for another one with its key.
 const PATIENCE: Duration = Duration::from_secs(3);
 /// How often old answers are looked for, and how many are removed in one statement.

@@ -208,8 +208,8 @@ async fn old_answers_are_forgotten_bit_by_bit() {
         let update = format!("update idempotency_keys set created_at = {time} where key = '{key}'");
         app.database.execute(&update).await;
     };
-    age("young", 23).await;
-    age("old", 25).await;
+    age("young", 24).await;
+    age("old", 26).await;
     is_replay(&create(&ann, "t").key("old").send().await, &first);
     let many = "with recursive n(n) as (select 1 union all select n + 1 from n where n < 399)
                 insert into idempotency_keys select user_id, n, fingerprint, answer, created_at

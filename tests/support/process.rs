@@ -136,6 +136,11 @@ impl Server {
         }
     }
 
+    /// The id of its process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     pub fn send_signal(&self, name: &str) {
         signal(name, self.child.id());
     }
