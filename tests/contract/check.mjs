@@ -1,0 +1,22 @@
+// What other people's tools make of the contract and of the server that keeps it: `node check.mjs [check…]`.
+//
+// The server is the program that TASKPACT names (target/debug/taskpact). Each check starts and stops what it needs.
+
+import { lint } from "./lint.mjs";
+
+const CHECKS = { lint };
+
+const asked = process.argv.slice(2);
+for (const name of asked.length > 0 ? asked : Object.keys(CHECKS)) {
+  if (!CHECKS[name]) throw new Error(`There is no check "${name}", only ${Object.keys(CHECKS).join(", ")}.`);
+  const since = Date.now();
+  console.log(`\n--- ${name}`);
+  try {
+    await CHECKS[name]();
+  } catch (error) {
+    console.error(`\n${name} failed: ${error.message}`);
+    process.exit(1);
+  }
+  console.log(`${name}: passed in ${((Date.now() - since) / 1000).toFixed(1)} s`);
+}
+process.exit(0);
