@@ -11,7 +11,7 @@ const spectral = (ruleset) => (file) => {
 };
 
 const redocly = (file) => {
-  const { stdout, said } = run(tool("redocly"), ["lint", "--config=redocly.yaml", "--format=json", file]);
+  const { stdout, said } = run(tool("redocly"), ["lint", "--config=lint/redocly.yaml", "--format=json", file]);
   must(stdout.trim(), said);
   return JSON.parse(stdout)
     .problems.filter((found) => !found.ignored)
@@ -20,8 +20,8 @@ const redocly = (file) => {
 
 const LINTERS = [
   { name: "Redocly, recommended-strict", lint: redocly, spoil: ["operationId: getTask", "operationId: listTasks"], finds: "operation-operationId-unique" },
-  { name: "Spectral, spectral:oas", lint: spectral("spectral.yaml"), spoil: ["operationId: getTask", "operationId: listTasks"], finds: "operation-operationId-unique" },
-  { name: "Spectral, OWASP", lint: spectral("owasp.yaml"), spoil: ["maxLength: 200", "minLength: 1"], finds: "owasp:api4:2023-string-limit" },
+  { name: "Spectral, spectral:oas", lint: spectral("lint/spectral.yaml"), spoil: ["operationId: getTask", "operationId: listTasks"], finds: "operation-operationId-unique" },
+  { name: "Spectral, OWASP", lint: spectral("lint/owasp.yaml"), spoil: ["maxLength: 200", "minLength: 1"], finds: "owasp:api4:2023-string-limit" },
 ];
 
 export async function lint() {
