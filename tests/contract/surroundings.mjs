@@ -147,6 +147,13 @@ export async function postgres() {
   return `postgres://taskpact@127.0.0.1:${port}/postgres`;
 }
 
+/** Waits until it is so, for some seconds at most. What comes through pipes is read meanwhile. */
+export async function within(seconds, isSo) {
+  for (const end = Date.now() + seconds * 1000; Date.now() < end && !(await isSo()); ) {
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+}
+
 /** A port that is free now. */
 export function freePort() {
   return new Promise((resolve) => {

@@ -1,0 +1,65 @@
+// Three generators of TypeScript clients: what they make of the contract compiles strictly, has the types that a person
+// would have written, and goes the whole round trip with the real server.
+
+import { readFileSync, rmSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { build } from "esbuild";
+import { contract, folder, here, must, run, serve, succeed, tool, within } from "./surroundings.mjs";
+
+const clients = join(here, "clients");
+const generated = join(clients, "generated");
+const CLIENTS = ["openapi-fetch", "hey-api", "orval"];
+
+/** What each client has to have met, by the server's own log. */
+const MET = [
+  "getHealth 200", "getReadiness 200", "createTask 201", "createTask 422", "listTasks 200", "listTasks 401", "listTasks 403",
+  "getTask 200", "getTask 304", "updateTask 200", "updateTask 412", "toggleTaskCompletion 200", "deleteTask 204", "deleteTask 404",
+];
+
+function generate(file) {
+  rmSync(generated, { recursive: true, force: true });
+  succeed(tool("openapi-typescript"), [file, "--output", join(generated, "openapi-typescript.ts")], { cwd: clients });
+  succeed(tool("openapi-ts"), ["--input", file, "--output", join(generated, "hey-api"), "--client", "@hey-api/client-fetch", "--no-log-file"], { cwd: clients });
+  succeed(tool("orval"), ["--config", "orval.config.cjs"], { cwd: clients, env: { CONTRACT: file } });
+}
+
+/** What the compiler complains of. */
+const compile = () =>
+  ["tsconfig.json", "tsconfig.hey-api.json"]
+    .map((project) => run(tool("tsc"), ["--pretty", "false", "--project", project], { cwd: clients }))
+    .map(({ status, said }) => (must(status === 0 || said.includes("error TS"), said), said))
+    .join("");
+
+export async function generatedClients() {
+  // A test of types that tests nothing compiles, too. This contract forgets that a field can be null.
+  const text = readFileSync(contract, "utf8");
+  const nullable = /(completed_at:\n(?: {10}.*\n)*?) {10}nullable: true\n/;
+  must(nullable.test(text), "completed_at is not nullable");
+  const spoilt = join(folder(), "spoilt.yaml");
+  writeFileSync(spoilt, text.replace(nullable, "$1"));
+  generate(spoilt);
+  const complaints = compile();
+  for (const client of CLIENTS) must(complaints.includes(`${client}.ts(`), `${client}.ts does not miss a null:\n${complaints}`);
+
+  generate(contract);
+  const errors = compile();
+  must(errors === "", errors);
+
+  const server = await serve();
+  for (const client of CLIENTS) {
+    const outfile = join(folder(), "client.mjs");
+    await build({ entryPoints: [join(clients, `${client}.ts`)], outfile, bundle: true, platform: "node", format: "esm", logLevel: "warning" });
+    const user = `user of ${client}`;
+    const before = server.log.length;
+    const { status, said } = run(process.execPath, [outfile], {
+      env: { TASKPACT_URL: server.url, TASKPACT_TOKEN: server.token(user), TASKPACT_USER: user },
+    });
+    must(status === 0, `The round trip of ${client} failed:\n${said}`);
+    const met = () => server.log.slice(before).map((line) => JSON.parse(line)).map(({ operation, status }) => `${operation} ${status}`);
+    const missing = () => MET.filter((one) => !met().includes(one));
+    await within(5, () => missing().length === 0);
+    must(missing().length === 0, `${client} has not met ${missing().join(", ")}; it has met ${met().join(", ")}`);
+    console.log(`${client}: ${met().length} requests`);
+  }
+  await server.stop();
+}

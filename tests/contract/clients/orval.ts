@@ -1,0 +1,112 @@
+// The round trip with orval's fetch client. Its answers are unions that the status tells apart.
+
+import * as api from "./generated/orval";
+import {
+  assert, exactly, is, loser, present, refused, Same, TITLES, user_id,
+  AnyProblem, Health, NewTask, Problem, Task, TaskCompletion, TaskUpdate, ValidationProblem,
+} from "./journey";
+
+is<Same<api.Task, Task>>();
+is<Same<api.NewTask, NewTask>>();
+is<Same<api.TaskUpdate, TaskUpdate>>();
+is<Same<api.TaskCompletion, TaskCompletion>>();
+is<Same<api.Problem, Problem>>();
+is<Same<api.ValidationProblem, ValidationProblem>>();
+
+/** Ends the program unless the answer has this status, by which its body is known. */
+function has<Answer extends { status: number }, Status extends Answer["status"]>(
+  answer: Answer,
+  status: Status,
+): asserts answer is Extract<Answer, { status: Status }> {
+  assert.equal(answer.status, status);
+}
+
+const health = await api.getHealth();
+exactly<Health>()(health.data);
+assert.equal(health.data.status, "ok");
+const readiness = await api.getReadiness();
+exactly<Health | Problem>()(readiness.data);
+assert.equal(readiness.status, 200);
+
+// Created, and once more by a client that did not hear the answer.
+const ids: string[] = [];
+for (const title of TITLES) {
+  const created = await api.createTask(user_id, { title }, { "Idempotency-Key": `"${title}"` });
+  exactly<Task | AnyProblem>()(created.data);
+  has(created, 201);
+  exactly<Task>()(created.data);
+  assert.equal(created.headers.get("Idempotent-Replayed"), null);
+  ids.unshift(created.data.id);
+}
+const again = { "Idempotency-Key": `"${TITLES[4]}"` };
+const replay = await api.createTask(user_id, { title: "Sweep the stairs" }, again);
+has(replay, 201);
+assert.equal(replay.headers.get("Idempotent-Replayed"), "true");
+assert.equal(replay.data.id, ids[0]);
+const reuse = await api.createTask(user_id, { title: "Sweep the yard" }, again);
+has(reuse, 422);
+exactly<AnyProblem>()(reuse.data);
+refused(reuse.data, 422, "/problems/idempotency-key-reused");
+
+// Page by page.
+const seen: string[] = [];
+let cursor: string | null = null;
+do {
+  const page: api.listTasksResponse = await api.listTasks(user_id, { status: "all", limit: 2, ...(cursor === null ? {} : { cursor }) });
+  has(page, 200);
+  exactly<Task[]>()(page.data);
+  seen.push(...page.data.map((task) => task.id));
+  cursor = page.headers.get("Next-Cursor");
+} while (cursor !== null);
+assert.deepEqual(seen, ids);
+
+// Read, and read again only if it has changed.
+const id = present(ids[0], "id");
+const read = await api.getTask(user_id, id);
+has(read, 200);
+exactly<Task>()(read.data);
+assert.equal(read.data.description, null);
+const tag = present(read.headers.get("ETag"), "ETag");
+const unchanged = await api.getTask(user_id, id, { "If-None-Match": tag });
+has(unchanged, 304);
+exactly<void>()(unchanged.data);
+
+// Two write at once. One is told that it was late.
+const write = (description: string) => api.updateTask(user_id, id, { description }, { "If-Match": tag });
+const late = loser(await Promise.all([write("Twice a week"), write("On Sundays")]));
+has(late, 412);
+exactly<Problem>()(late.data);
+refused(late.data, 412, "/problems/version-mismatch");
+
+// Completed, by a flip and by name.
+const flipped = await api.toggleTaskCompletion(user_id, id);
+has(flipped, 200);
+exactly<Task>()(flipped.data);
+assert.equal(typeof flipped.data.completed_at, "string");
+const set = await api.toggleTaskCompletion(user_id, id, { completed: true });
+has(set, 200);
+assert.equal(set.data.version, flipped.data.version);
+
+// Deleted, and then it is gone.
+const gone = await api.deleteTask(user_id, id);
+has(gone, 204);
+exactly<void>()(gone.data);
+const missing = await api.deleteTask(user_id, id);
+has(missing, 404);
+exactly<Problem>()(missing.data);
+refused(missing.data, 404, "/problems/no-such-task");
+
+// Refused.
+const invalid = await api.createTask(user_id, { title: "" });
+has(invalid, 422);
+refused(invalid.data, 422, "/problems/invalid-body");
+assert.ok(invalid.data.type === "/problems/invalid-body");
+exactly<ValidationProblem>()(invalid.data);
+assert.equal(invalid.data.errors[0]?.pointer, "/title");
+const anonymous = await api.listTasks(user_id, {}, {}, { headers: { Authorization: "" } });
+has(anonymous, 401);
+exactly<Problem>()(anonymous.data);
+refused(anonymous.data, 401, "/problems/unauthorized");
+const stranger = await api.listTasks("somebody else");
+has(stranger, 403);
+refused(stranger.data, 403, "/problems/forbidden");
