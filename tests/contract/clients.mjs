@@ -50,12 +50,12 @@ export async function generatedClients() {
     const outfile = join(folder(), "client.mjs");
     await build({ entryPoints: [join(clients, `${client}.ts`)], outfile, bundle: true, platform: "node", format: "esm", logLevel: "warning" });
     const user = `user of ${client}`;
-    const before = server.log.length;
+    const before = server.requests().length;
     const { status, said } = run(process.execPath, [outfile], {
       env: { TASKPACT_URL: server.url, TASKPACT_TOKEN: server.token(user), TASKPACT_USER: user },
     });
     must(status === 0, `The round trip of ${client} failed:\n${said}`);
-    const met = () => server.log.slice(before).map((line) => JSON.parse(line)).map(({ operation, status }) => `${operation} ${status}`);
+    const met = () => server.requests().slice(before).map(({ operation, status }) => `${operation} ${status}`);
     const missing = () => MET.filter((one) => !met().includes(one));
     await within(5, () => missing().length === 0);
     must(missing().length === 0, `${client} has not met ${missing().join(", ")}; it has met ${met().join(", ")}`);

@@ -2,7 +2,7 @@
 
 import { spawn, spawnSync } from "node:child_process";
 import { randomBytes } from "node:crypto";
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { existsSync, mkdtempSync, openSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { delimiter, dirname, join, resolve } from "node:path";
@@ -80,21 +80,22 @@ export async function serve(settings = {}) {
   must(existsSync(program), `There is no ${program}: build it (cargo build), or name another one in TASKPACT.`);
   const cwd = folder();
   const env = { ...process.env, PORT: "0", BETTER_AUTH_SECRET: randomBytes(32).toString("hex"), TASKPACT_LOG__FORMAT: "json", ...settings };
-  const child = start(program, [], { cwd, env, stdio: ["ignore", "inherit", "pipe"] });
+  // To a file, not through a pipe: while this program waits for another one, nobody would read the pipe.
+  const log = join(cwd, "log");
+  const child = start(program, [], { cwd, env, stdio: ["ignore", "ignore", openSync(log, "w")] });
   const ended = new Promise((resolve) => child.on("exit", resolve));
-  const log = [];
-  const url = await new Promise((resolve, reject) => {
-    ended.then(() => reject(new Error(`The server did not start:\n${log.join("\n")}`)));
-    createInterface(child.stderr).on("line", (line) => {
-      log.push(line);
-      const entry = line.startsWith("{") ? JSON.parse(line) : {};
-      if (entry.message === "listening") resolve(entry.url);
-    });
-  });
+  const entries = () =>
+    readFileSync(log, "utf8")
+      .split("\n")
+      .filter((line) => line.startsWith("{") && line.endsWith("}"))
+      .map((line) => JSON.parse(line));
+  const listening = () => entries().find(({ message }) => message === "listening");
+  await within(20, () => listening() || child.exitCode !== null);
+  must(listening(), `The server did not start:\n${readFileSync(log, "utf8")}`);
   return {
-    url,
-    /** What it has logged, a line each. */
-    log,
+    url: listening().url,
+    /** What it has logged: an entry for each request. */
+    requests: () => entries().filter(({ status }) => status),
     token: (user) => succeed(program, ["token", "--user", user], { cwd, env }).trim(),
     stop: () => (child.kill("SIGTERM"), ended),
   };
@@ -107,7 +108,12 @@ const KEEPER = `
   trap '' HUP INT TERM
   "$bin/initdb" -D data -U taskpact -A trust -E UTF8 --lc-messages=C --no-sync >initdb.log 2>&1 || { cat initdb.log; exit 1; }
   "$bin/postgres" -D data -p "$port" -c listen_addresses=127.0.0.1 -c unix_socket_directories= \\
-    -c fsync=off -c full_page_writes=off <&- 2>&1 &
+    -c fsync=off -c full_page_writes=off <&- >server.log 2>&1 &
+  until grep -q 'ready to accept connections' server.log; do
+    kill -0 $! || { cat server.log; exit 1; }
+    sleep 0.05
+  done
+  echo ready
   read -r _
   kill -INT $! && wait $!
   cd / && rm -rf "$folder"
@@ -141,7 +147,7 @@ export async function postgres() {
     keeper.on("exit", () => reject(new Error(`PostgreSQL did not start:\n${said.join("\n")}`)));
     createInterface(keeper.stdout).on("line", (line) => {
       said.push(line);
-      if (line.includes("ready to accept connections")) resolve();
+      if (line === "ready") resolve();
     });
   });
   return `postgres://taskpact@127.0.0.1:${port}/postgres`;
