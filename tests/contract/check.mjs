@@ -3,10 +3,11 @@
 // The server is the program that TASKPACT names (target/debug/taskpact). Each check starts and stops what it needs.
 
 import { generatedClients as clients } from "./clients.mjs";
+import { browser } from "../browser/browser.mjs";
 import { conforms as conformance } from "./conformance.mjs";
 import { lint } from "./lint.mjs";
 
-const CHECKS = { lint, clients, conformance };
+const CHECKS = { lint, clients, conformance, browser };
 
 const asked = process.argv.slice(2);
 for (const name of asked.length > 0 ? asked : Object.keys(CHECKS)) {

@@ -1,0 +1,179 @@
+// The docs page and cross-origin requests in a real Chromium.
+
+import { existsSync, mkdirSync } from "node:fs";
+import { createServer } from "node:http";
+import { delimiter, dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { chromium } from "playwright-core";
+import { folder, must, operations, serve } from "../contract/surroundings.mjs";
+
+const screenshots = process.env.SCREENSHOTS ?? join(dirname(fileURLToPath(import.meta.url)), "screenshots");
+
+/** Chromium as Debian packs it, telling nobody anything. */
+async function launch() {
+  const executablePath = process.env.CHROMIUM ?? process.env.PATH.split(delimiter).map((path) => join(path, "chromium")).find(existsSync);
+  must(executablePath, "There is no chromium: install it (Debian: apt-get install chromium), or name it in CHROMIUM.");
+  return chromium.launchPersistentContext(folder(), {
+    executablePath,
+    headless: true,
+    viewport: { width: 1280, height: 1600 },
+    args: [
+      "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+      "--disable-component-update", "--disable-sync",
+    ],
+  });
+}
+
+export async function browser() {
+  const browser = await launch();
+  try {
+    await docsPage(browser);
+    await otherOrigins(browser);
+  } finally {
+    await browser.close();
+  }
+}
+
+/** The docs page needs nothing from elsewhere, and is enough to try out the API. */
+async function docsPage(browser) {
+  const server = await serve();
+  const page = await browser.newPage();
+  page.setDefaultTimeout(15_000);
+  const requested = [];
+  const complaints = [];
+  page.on("request", (request) => requested.push(request.url()));
+  page.on("pageerror", (error) => complaints.push(error.message));
+  page.on("console", (message) => message.type() === "error" && complaints.push(`${message.text()} (${message.location().url})`));
+
+  await page.goto(`${server.url}/docs`);
+  await page.locator(".opblock").first().waitFor();
+  must((await page.locator(".opblock").count()) === operations().length, "the page does not show every operation");
+  must((await page.locator(".errors-wrapper").count()) === 0, "the page complains of the contract");
+  must(complaints.length === 0, `the page has errors: ${complaints}`);
+
+  await page.locator(".btn.authorize").click();
+  await page.locator(".modal-ux input").fill(server.token("ann"));
+  await page.locator(".modal-ux .btn.authorize").click();
+  await page.locator(".modal-ux .btn-done").click();
+
+  // What the page fills in by itself is sent as it is, as somebody does who is new here.
+  const title = "Try the docs page";
+  const created = await tryOut(page, "createTask", JSON.stringify({ title }));
+  must(created.status === "201" && created.body.includes(title), `created: ${JSON.stringify(created)}`);
+  const listed = await tryOut(page, "listTasks");
+  must(listed.status === "200" && listed.body.includes(title), `listed: ${JSON.stringify(listed)}`);
+  mkdirSync(screenshots, { recursive: true });
+  await page.screenshot({ path: join(screenshots, "listed.png") });
+  const refused = await tryOut(page, "createTask", JSON.stringify({ title: "" }));
+  must(refused.status === "422" && refused.body.includes("/problems/invalid-body"), `refused: ${JSON.stringify(refused)}`);
+  await page.screenshot({ path: join(screenshots, "refused.png") });
+
+  const elsewhere = requested.filter((url) => /^(https?|wss?):/.test(url) && new URL(url).origin !== server.url);
+  must(elsewhere.length === 0, `the page asked elsewhere: ${elsewhere}`);
+  const seen = server.requests().map(({ operation, status }) => `${operation} ${status}`);
+  for (const one of ["createTask 201", "listTasks 200", "createTask 422"]) must(seen.includes(one), `no ${one} reached the server`);
+  console.log(`docs page: ${requested.length} requests, none elsewhere; screenshots in ${screenshots}`);
+  await page.close();
+  await server.stop();
+}
+
+/** Sends an operation from the docs page as the user ann, and reads the answer there. */
+async function tryOut(page, operationId, body) {
+  const block = page.locator(`.opblock[id$="-${operationId}"]`);
+  if (!(await block.locator(".opblock-body").isVisible())) await block.locator(".opblock-summary").click();
+  const tryItOut = block.locator(".try-out__btn:not(.cancel):not(.reset)");
+  if (await tryItOut.isVisible()) await tryItOut.click();
+  await block.locator('tr[data-param-name="user_id"] input').fill("ann");
+  if (body) await block.locator("textarea.body-param__text").fill(body);
+  const clear = block.locator(".btn-clear");
+  if (await clear.isVisible()) await clear.click();
+  await block.locator(".btn.execute").click();
+  const answer = block.locator(".live-responses-table .response").first();
+  await answer.waitFor();
+  await block.locator(".opblock-section-header").first().evaluate((header) => header.scrollIntoView());
+  const status = (await answer.locator(".response-col_status").innerText()).trim().split(/\s/)[0];
+  return { status, body: await answer.locator(".response-col_description").innerText() };
+}
+
+/** A page of an allowed origin can use all of the API and read all of it, refusals too. Another page can't. */
+async function otherOrigins(browser) {
+  const [allowed, other] = await Promise.all([site(), site()]);
+  const server = await serve({ TASKPACT_CORS__ALLOWED_ORIGINS: allowed.origin });
+  const token = server.token("ann");
+
+  const page = await browser.newPage();
+  await page.goto(allowed.origin);
+  const met = await page.evaluate(useTheApi, { url: server.url, token });
+  const expected = {
+    created: [201, '"1"', true],
+    replayed: [201, '"1"', true, "true"],
+    listed: [200, true, true, true],
+    unchanged: [304],
+    updated: [200, '"2"'],
+    late: [412, "/problems/version-mismatch", '"2"'],
+    toggled: [200, '"3"'],
+    invalid: [422, "/problems/invalid-body"],
+    anonymous: [401, "/problems/unauthorized", true],
+    forbidden: [403, "/problems/forbidden"],
+    nowhere: [404, "/problems/no-such-path"],
+    deleted: [204],
+  };
+  must(JSON.stringify(met) === JSON.stringify(expected), `the allowed page met ${JSON.stringify(met, null, 1)}`);
+
+  await page.goto(other.origin);
+  const before = server.requests().length;
+  const refused = await page.evaluate(useTheApi, { url: server.url, token }).catch((error) => error.message);
+  must(typeof refused === "string" && refused.includes("Failed to fetch"), `the other page met ${JSON.stringify(refused)}`);
+  const reached = server.requests().slice(before).filter(({ operation }) => operation === "createTask");
+  must(reached.length === 0, "the other page's request was served");
+  console.log(`origins: ${Object.keys(met).length} answers were read by the allowed page, none by the other`);
+  await page.close();
+  await server.stop();
+  for (const site of [allowed, other]) site.close();
+}
+
+/** Runs in the page: what it met, by the name of the step. */
+async function useTheApi({ url, token }) {
+  const tasks = `${url}/api/ann/tasks`;
+  const send = (address, { headers, ...rest } = {}) =>
+    fetch(address, { ...rest, headers: { Authorization: `Bearer ${token}`, "X-Request-Id": "from-the-page", ...headers } });
+  const json = (method, body, headers) => ({ method, body: JSON.stringify(body), headers: { "Content-Type": "application/json", ...headers } });
+  const type = async (answer) => (await answer.json()).type;
+  const met = {};
+
+  const create = json("POST", { title: "Water the plants" }, { "Idempotency-Key": '"a key"' });
+  const created = await send(tasks, create);
+  met.created = [created.status, created.headers.get("ETag"), created.headers.get("Location").startsWith("/api/ann/tasks/")];
+  const task = url + created.headers.get("Location");
+  const replayed = await send(tasks, create);
+  met.replayed = [replayed.status, replayed.headers.get("ETag"), replayed.headers.has("Location"), replayed.headers.get("Idempotent-Replayed")];
+
+  await send(tasks, json("POST", { title: "Feed the cat" }));
+  const listed = await send(`${tasks}?limit=1`);
+  met.listed = [listed.status, listed.headers.has("Next-Cursor"), listed.headers.has("Link"), listed.headers.get("X-Request-Id") === "from-the-page"];
+  met.unchanged = [(await send(task, { headers: { "If-None-Match": '"1"' }, cache: "no-store" })).status];
+  const updated = await send(task, json("PUT", { description: "Twice a week" }, { "If-Match": '"1"' }));
+  met.updated = [updated.status, updated.headers.get("ETag")];
+  const late = await send(task, json("PUT", { description: "On Sundays" }, { "If-Match": '"1"' }));
+  met.late = [late.status, await type(late), late.headers.get("ETag")];
+  const toggled = await send(`${task}/complete`, { method: "PATCH" });
+  met.toggled = [toggled.status, toggled.headers.get("ETag")];
+
+  const invalid = await send(tasks, json("POST", { title: "" }));
+  met.invalid = [invalid.status, await type(invalid)];
+  const anonymous = await fetch(tasks);
+  met.anonymous = [anonymous.status, await type(anonymous), anonymous.headers.has("X-Request-Id")];
+  const forbidden = await send(`${url}/api/bob/tasks`);
+  met.forbidden = [forbidden.status, await type(forbidden)];
+  const nowhere = await send(`${url}/nowhere`);
+  met.nowhere = [nowhere.status, await type(nowhere)];
+  met.deleted = [(await send(task, { method: "DELETE" })).status];
+  return met;
+}
+
+/** A page on a port of its own. */
+async function site() {
+  const server = createServer((_, answer) => answer.writeHead(200, { "Content-Type": "text/html" }).end("<!doctype html><title>A page</title>"));
+  await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
+  return { origin: `http://127.0.0.1:${server.address().port}`, close: () => (server.closeAllConnections(), server.close()) };
+}
