@@ -6,9 +6,10 @@ import { generatedClients as clients } from "./clients.mjs";
 import { browser } from "../browser/browser.mjs";
 import { conforms as conformance } from "./conformance.mjs";
 import { lint } from "./lint.mjs";
+import { readme } from "./readme.mjs";
 import { released } from "./released.mjs";
 
-const CHECKS = { lint, clients, conformance, browser, released };
+const CHECKS = { lint, clients, conformance, browser, released, readme };
 
 const asked = process.argv.slice(2);
 for (const name of asked.length > 0 ? asked : Object.keys(CHECKS)) {

@@ -1,0 +1,65 @@
+// What the README tells other teams to run in their CI, run as it stands there.
+
+import { spawnSync } from "node:child_process";
+import { copyFileSync, existsSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
+import { delimiter, dirname, join } from "node:path";
+import { schemathesis } from "./conformance.mjs";
+import { contract, folder, freePort, here, must, operations, program, root, serve, succeed, tool } from "./surroundings.mjs";
+
+const SECTIONS = ["Generate a client", "Check yourself against the contract"];
+
+/** The blocks of a language in those sections. */
+function blocks(language) {
+  const sections = readFileSync(join(root, "README.md"), "utf8").split(/^## /m);
+  return SECTIONS.flatMap((title) => {
+    const section = sections.find((one) => one.startsWith(`${title}\n`));
+    must(section, `the README has no section "${title}"`);
+    return [...section.matchAll(new RegExp(`^\`\`\`${language}\n(.*?)^\`\`\`$`, "gms"))].map(([, block]) => block);
+  });
+}
+
+export async function readme() {
+  const project = folder();
+  copyFileSync(contract, join(project, "api-spec.yaml"));
+  writeFileSync(join(project, "package.json"), "{}");
+  symlinkSync(join(here, "node_modules"), join(project, "node_modules"));
+  mkdirSync(join(project, "bin"));
+  symlinkSync(program, join(project, "bin/taskpact"));
+  const toml = blocks("toml");
+  must(toml.length === 1, "the README has not one schemathesis.toml");
+  writeFileSync(join(project, "schemathesis.toml"), toml[0]);
+
+  const server = await serve();
+  const port = await freePort();
+  const commands = blocks("sh").join("");
+  const expected = ["openapi-typescript", "@hey-api/openapi-ts", "orval", "taskpact spec --check", "prism-cli mock", "schemathesis run"];
+  for (const one of expected) must(commands.includes(one), `the README does not say ${one}`);
+  const script = commands.replaceAll("http://127.0.0.1:8080", server.url).replaceAll("4010", port);
+  must(script.includes(server.url) && script.includes(port), "the README has other addresses");
+  // Output goes to a file: what runs in the background would keep a pipe open.
+  const done = spawnSync("bash", ["-euo", "pipefail", "-c", `exec >said 2>&1; ${script}`], {
+    cwd: project,
+    env: {
+      ...process.env,
+      PATH: [join(project, "bin"), dirname(schemathesis()), process.env.PATH].join(delimiter),
+      TOKEN: server.token("ann"),
+      USER_ID: "ann",
+      NO_COLOR: "1",
+    },
+  });
+  const said = readFileSync(join(project, "said"), "utf8");
+  must(done.status === 0, `the README's commands failed:\n${said}`);
+  const answer = /^\{"type".*?\}/m.exec(said)?.[0];
+  must(answer && JSON.parse(answer).status === 412 && JSON.parse(answer).type === "/problems/version-mismatch", `the mock's 412 is ${answer}`);
+  const answered = server.requests().filter(({ status }) => status >= 200 && status < 300).map(({ operation }) => operation);
+  for (const { operationId } of operations()) must(answered.includes(operationId), `Schemathesis did not get through to ${operationId}`);
+  await server.stop();
+
+  const ts = blocks("ts");
+  must(ts.length > 0, "the README has no TypeScript");
+  ts.forEach((code, at) => writeFileSync(join(project, `src/example-${at}.ts`), code.replace(/^$/m, "declare const token: string, userId: string;")));
+  for (const made of ["taskpact.d.ts", "hey-api/sdk.gen.ts", "orval.ts"]) must(existsSync(join(project, "src", made)), `no ${made} was generated`);
+  const sources = ["taskpact.d.ts", "hey-api/index.ts", "orval.ts", ...ts.map((_, at) => `example-${at}.ts`)].map((file) => join(project, "src", file));
+  succeed(tool("tsc"), ["--strict", "--noEmit", "--target", "es2023", "--module", "preserve", "--lib", "es2023,dom,dom.iterable", ...sources], { cwd: project });
+  console.log(`${commands.trim().split("\n").length} lines of the README were run, ${answered.length} requests were answered 2xx`);
+}
