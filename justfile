@@ -14,6 +14,37 @@ test:
 spec:
     cargo run -q -- spec > api-spec.yaml
 
+# Check the contract and the server with other people's tools; needs Node.js, Python and Chromium
+contract: lint-contract clients conformance browser released try-readme
+
+# Lint the contract: Redocly, Spectral, OWASP
+lint-contract:
+    tests/contract/run lint
+
+# Generate three TypeScript clients and take the round trip with each
+clients:
+    tests/contract/run clients
+
+# Let Schemathesis try the server, on SQLite and on PostgreSQL
+conformance:
+    tests/contract/run conformance
+
+# Look at the docs page and at CORS in Chromium; screenshots go to tests/browser/screenshots
+browser:
+    tests/contract/run browser
+
+# Compare the contract with the last release's
+released:
+    tests/contract/run released
+
+# Run what the README tells other teams to run
+try-readme:
+    tests/contract/run readme
+
+# Record the contract of the release that the changelog names last
+release-contract:
+    node tests/contract/released.mjs
+
 # Format the code
 fmt:
     cargo fmt --all

