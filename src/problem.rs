@@ -18,8 +18,10 @@ use poem_openapi::{
 };
 use sea_orm::DbErr;
 use serde::{Serialize, Serializer};
+use serde_json::Value;
 
 use crate::{
+    api::reply::entity_tag,
     contract::{self, published},
     telemetry::chain,
 };
@@ -315,9 +317,11 @@ impl<S: Refusals> ApiResponse for Problem<S> {
 
 /// How the contract shows the refusals with this status. It is the same for every operation that knows the same ones.
 fn refusal(status: StatusCode, kinds: &[&Kind]) -> MetaResponse {
-    let text = || MetaSchema::new("string");
+    let challenge =
+        MetaSchema { max_length: Some(500), pattern: Some("^Bearer".to_owned()), ..MetaSchema::new("string") };
     let retry_after = || {
-        let seconds = MetaSchema { minimum: Some(0.0), ..MetaSchema::new_with_format("integer", "int32") };
+        let seconds =
+            MetaSchema { minimum: Some(0.0), maximum: Some(3600.0), ..MetaSchema::new_with_format("integer", "int32") };
         Some(("Retry-After", "After how many seconds to try again.", seconds))
     };
     let can_be_reused = kinds.iter().any(|kind| kind.slug == IDEMPOTENCY_KEY_REUSED.slug);
@@ -325,10 +329,10 @@ fn refusal(status: StatusCode, kinds: &[&Kind]) -> MetaResponse {
         StatusCode::BAD_REQUEST => ("A parameter or the body is malformed. `detail` says which and how.", None),
         StatusCode::UNAUTHORIZED => (
             UNAUTHORIZED.meaning,
-            Some(("WWW-Authenticate", "What to send instead, and why the token was refused (RFC 6750).", text())),
+            Some(("WWW-Authenticate", "What to send instead, and why the token was refused (RFC 6750).", challenge)),
         ),
         StatusCode::PRECONDITION_FAILED => {
-            (VERSION_MISMATCH.meaning, Some(("ETag", "The entity tag of the task as it is now.", text())))
+            (VERSION_MISMATCH.meaning, Some(("ETag", "The entity tag of the task as it is now.", entity_tag())))
         }
         StatusCode::CONFLICT => (IDEMPOTENCY_KEY_IN_USE.meaning, retry_after()),
         StatusCode::SERVICE_UNAVAILABLE => (UNAVAILABLE.meaning, retry_after()),
@@ -357,6 +361,28 @@ fn refusal(status: StatusCode, kinds: &[&Kind]) -> MetaResponse {
             .map(|(name, description, schema)| contract::header(name, description, schema, true))
             .collect(),
     }
+}
+
+/// What a refusal with this status may look like, where it is a [`Problem`].
+pub(crate) fn example(status: StatusCode) -> Option<Value> {
+    let fault = match status {
+        StatusCode::BAD_REQUEST => Fault::InvalidParameter {
+            place: "query parameter",
+            name: "limit".to_owned(),
+            problem: "must be a whole number from 1 to 1000",
+        },
+        StatusCode::UNAUTHORIZED => Fault::invalid_token("it expired 12s ago (exp)"),
+        StatusCode::FORBIDDEN => Fault::AnotherUser,
+        StatusCode::NOT_FOUND => Fault::NoSuchTask,
+        StatusCode::CONFLICT => Fault::KeyInUse,
+        StatusCode::PRECONDITION_FAILED => Fault::VersionMismatch { current: 3 },
+        StatusCode::PAYLOAD_TOO_LARGE => Fault::BodyTooLarge { limit_bytes: contract::MAX_BODY_BYTES },
+        StatusCode::UNSUPPORTED_MEDIA_TYPE => Fault::UnsupportedMediaType,
+        StatusCode::INTERNAL_SERVER_ERROR => Fault::defect(""),
+        StatusCode::SERVICE_UNAVAILABLE => Fault::TooSlow,
+        _ => return None,
+    };
+    serde_json::to_value(Details::new(&fault, EXAMPLE_REQUEST_ID)).ok()
 }
 
 /// What poem itself refuses, in our words. `allowed` are the methods of the path that was asked for.
@@ -440,17 +466,20 @@ impl Serialize for InvalidBodyType {
 #[derive(Debug, Serialize, Object)]
 #[oai(rename = "Problem", example)]
 struct Details {
-    /// What kind of problem it is. It is also the path at which the server explains it. It is never renamed.
+    /// What kind of problem it is. It is also the path at which the server explains it. It is never renamed; new kinds may
+    /// be added.
     #[oai(rename = "type")]
     #[serde(rename = "type")]
     kind: ProblemType,
     /// The name of the kind of problem.
     title: String,
     /// The status code of the answer.
+    #[oai(validator(minimum(value = "400"), maximum(value = "599")))]
     status: i32,
     /// What was wrong with this request, in a sentence or two that can be shown to a person.
     detail: String,
     /// The id of the request, by which the operator finds it in the log. It is also the `X-Request-Id` header.
+    #[oai(validator(min_length = 1, max_length = 128, pattern = "^[A-Za-z0-9._-]{1,128}$"))]
     request_id: String,
 }
 
@@ -484,10 +513,12 @@ struct ValidationProblem {
     /// The name of the kind of problem.
     title: String,
     /// The status code of the answer.
+    #[oai(validator(minimum(value = "400"), maximum(value = "599")))]
     status: i32,
     /// What was wrong with this body, in a sentence or two that can be shown to a person.
     detail: String,
     /// The id of the request, by which the operator finds it in the log. It is also the `X-Request-Id` header.
+    #[oai(validator(min_length = 1, max_length = 128, pattern = "^[A-Za-z0-9._-]{1,128}$"))]
     request_id: String,
     /// Every violation of the contract.
     #[oai(validator(min_items = 1))]

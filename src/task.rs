@@ -18,13 +18,18 @@ use crate::contract::published;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TaskId(pub Uuid);
 
-published!(TaskId, MetaSchema::new_with_format("string", "uuid"));
+published!(TaskId, uuid());
+
+/// How the contract shows a UUID.
+pub(crate) fn uuid() -> MetaSchema {
+    MetaSchema { min_length: Some(36), max_length: Some(36), ..MetaSchema::new_with_format("string", "uuid") }
+}
 
 /// A point in time, to the microsecond.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 pub struct Timestamp(DateTime<Utc>);
 
-published!(Timestamp, MetaSchema::new_with_format("string", "date-time"));
+published!(Timestamp, MetaSchema { max_length: Some(27), ..MetaSchema::new_with_format("string", "date-time") });
 
 impl From<DateTime<Utc>> for Timestamp {
     // Cut, not rounded: PostgreSQL keeps microseconds, and both databases give back what they were given.
@@ -118,7 +123,7 @@ pub struct Task {
     pub updated_at: Timestamp,
     /// How many times the task has been written, the creation included. The `ETag` of the task is this number in double
     /// quotes.
-    #[oai(validator(minimum(value = "1")))]
+    #[oai(validator(minimum(value = "1"), maximum(value = "2147483647")))]
     pub version: i32,
 }
 
@@ -150,10 +155,10 @@ pub struct NewTask {
     /// More about it, at most 1,000 characters, or null.
     #[oai(nullable)]
     pub description: Option<Description>,
-    /// Whether it is done already.
-    #[oai(default)]
-    #[serde(default)]
-    pub completed: bool,
+    /// Whether it is done already. Left out, it is not.
+    // Without a `default`, which would have some generators ask for the field.
+    #[oai(skip_serializing_if_is_none)]
+    pub completed: Option<bool>,
 }
 
 impl Example for NewTask {
@@ -161,7 +166,7 @@ impl Example for NewTask {
         Self {
             title: Title("Water the plants".to_owned()),
             description: Some(Description("The ones on the balcony, too.".to_owned())),
-            completed: false,
+            completed: Some(false),
         }
     }
 }

@@ -8,7 +8,7 @@ use crate::store::Store;
 
 mod health;
 mod parameters;
-mod reply;
+pub(crate) mod reply;
 mod tasks;
 
 pub use health::Health;

@@ -6,7 +6,7 @@ use uuid::Uuid;
 use crate::{
     contract::Parameter,
     store::{Expected, MAX_PAGE, TaskStatus},
-    task::TaskId,
+    task::{TaskId, uuid},
 };
 
 impl Parameter for TaskId {
@@ -14,7 +14,7 @@ impl Parameter for TaskId {
         MetaSchema {
             description: Some("The task's id."),
             example: Some("019a7e3c-91d4-7b52-8f4e-2a6c0d1b3e57".into()),
-            ..MetaSchema::new_with_format("string", "uuid")
+            ..uuid()
         }
     }
 
@@ -93,6 +93,16 @@ impl Cursor {
     pub(super) fn after(self) -> TaskId {
         self.0
     }
+
+    /// How the contract shows it, as a parameter and as a header.
+    pub(super) fn form() -> MetaSchema {
+        MetaSchema {
+            min_length: Some(32),
+            max_length: Some(32),
+            pattern: Some("^[0-9a-f]{32}$".to_owned()),
+            ..MetaSchema::new("string")
+        }
+    }
 }
 
 impl std::fmt::Display for Cursor {
@@ -105,9 +115,7 @@ impl Parameter for Cursor {
     fn schema() -> MetaSchema {
         MetaSchema {
             description: Some("Where the page starts: the `Next-Cursor` of the page before. It has no other meaning."),
-            example: Some("019a7e3c91d47b528f4e2a6c0d1b3e57".into()),
-            pattern: Some("^[0-9a-f]{32}$".to_owned()),
-            ..MetaSchema::new("string")
+            ..Self::form()
         }
     }
 
@@ -134,7 +142,9 @@ impl Parameter for IdempotencyKey {
                  for at least 24 hours: it takes effect once, and every repeat is given the first one's answer, with the \
                  header `Idempotent-Replayed`. What was refused is not kept. Keys are the user's own.",
             ),
-            example: Some("\"4b1c7a52-0f0e-4cf0-9d5c-6a4f8b1c2d3e\"".into()),
+            min_length: Some(1),
+            // Quoted, and each character escaped.
+            max_length: Some(2 * MAX_KEY_CHARS + 2),
             pattern: Some(r#"^("([ !#-\[\]-~]|\\["\\]){1,255}"|[!#-+\--\[\]-~]{1,255})$"#.to_owned()),
             ..MetaSchema::new("string")
         }
@@ -215,7 +225,9 @@ impl EntityTags {
 
 impl Parameter for EntityTags {
     fn schema() -> MetaSchema {
-        MetaSchema { example: Some("\"3\"".into()), ..MetaSchema::new("string") }
+        // Without an example, as every parameter that is rarely wanted: the docs page would send it.
+        let pattern = r#"^(\*|[, \t]*(W/)?"[^"]*"[ \t]*(,[, \t]*(W/)?"[^"]*"[ \t]*)*(,[, \t]*)?)$"#;
+        MetaSchema { pattern: Some(pattern.to_owned()), ..MetaSchema::new("string") }
     }
 
     fn parse(text: &str) -> Result<Self, &'static str> {

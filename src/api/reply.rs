@@ -19,7 +19,7 @@ use url::form_urlencoded;
 use super::parameters::{Cursor, EntityTags};
 use crate::{
     contract,
-    store::{Outcome, Page},
+    store::{MAX_PAGE, Outcome, Page},
     task::Task,
 };
 
@@ -90,15 +90,32 @@ impl IntoResponse for Listed {
 
 impl ApiResponse for Listed {
     fn meta() -> MetaResponses {
-        let link = text("The path of the next page, as `<path>; rel=\"next\"` (RFC 8288). Not on the last page.");
-        let cursor = text("The `cursor` of the next page. Not on the last page.");
-        let tag = || named("ETag", text("The entity tag of this page, in double quotes."), true);
+        let link = MetaSchema {
+            pattern: Some(r#"^<[^>]*>; rel="next"$"#.to_owned()),
+            ..text("The path of the next page, as `<path>; rel=\"next\"` (RFC 8288). Not on the last page.")
+        };
+        let cursor =
+            MetaSchema { description: Some("The `cursor` of the next page. Not on the last page."), ..Cursor::form() };
+        let tag = || {
+            let form = MetaSchema {
+                min_length: Some(3),
+                max_length: Some(66),
+                pattern: Some(r#"^"[0-9a-f]{1,64}"$"#.to_owned()),
+                ..text("The entity tag of this page, in double quotes.")
+            };
+            named("ETag", form, true)
+        };
         let headers = vec![tag(), named("Link", link, false), named("Next-Cursor", cursor, false)];
         let page = "A page of tasks, the newest first.";
+        let tasks = MetaSchema {
+            items: Some(Box::new(Task::schema_ref())),
+            max_items: Some(MAX_PAGE.into()),
+            ..MetaSchema::new("array")
+        };
         let unchanged = "The page still has an entity tag that `If-None-Match` lists.";
         MetaResponses {
             responses: vec![
-                described(StatusCode::OK, page, Some(Vec::<Task>::schema_ref()), headers),
+                described(StatusCode::OK, page, Some(MetaSchemaRef::Inline(Box::new(tasks))), headers),
                 described(StatusCode::NOT_MODIFIED, unchanged, None, vec![tag()]),
             ],
         }
@@ -131,7 +148,13 @@ impl IntoResponse for Created {
 
 impl ApiResponse for Created {
     fn meta() -> MetaResponses {
-        let headers = vec![etag(), named("Location", text("The path of the task."), true), replay()];
+        let location = MetaSchema {
+            description: Some("The path of the task."),
+            // A user's id, each character in four bytes and each byte written as %XX, and what surrounds it.
+            max_length: Some(3200),
+            ..MetaSchema::new_with_format("string", "uri-reference")
+        };
+        let headers = vec![etag(), named("Location", location, true), replay()];
         one(described(StatusCode::CREATED, "The task, as it was created.", Some(Task::schema_ref()), headers))
     }
 
@@ -282,7 +305,18 @@ fn text(description: &'static str) -> MetaSchema {
 }
 
 fn etag() -> MetaHeader {
-    named("ETag", text("The entity tag of the task: its version in double quotes."), true)
+    let description = Some("The entity tag of the task: its version in double quotes.");
+    named("ETag", MetaSchema { description, ..entity_tag() }, true)
+}
+
+/// How the contract shows the entity tag of a task.
+pub(crate) fn entity_tag() -> MetaSchema {
+    MetaSchema {
+        min_length: Some(3),
+        max_length: Some(12),
+        pattern: Some(r#"^"[1-9][0-9]{0,9}"$"#.to_owned()),
+        ..MetaSchema::new("string")
+    }
 }
 
 fn replay() -> MetaHeader {

@@ -63,7 +63,8 @@ impl<'a> ApiExtractor<'a> for Path {
             MetaSecurityScheme {
                 ty: "http",
                 description: Some(
-                    "A JSON Web Token of the issuer (Better Auth). Its `sub` is the user's id; it must have an `exp`.",
+                    "A JSON Web Token of the issuer (Better Auth). Its `sub` is the user's id; it must have an `exp`. It is \
+                     verified as RFC8725 advises: by the algorithm of its key, whatever the token says.",
                 ),
                 name: None,
                 key_in: None,

@@ -7,6 +7,8 @@ use std::collections::BTreeSet;
 use poem::http::StatusCode;
 use serde_json::{Map, Value, json};
 
+use crate::problem;
+
 /// The version of OpenAPI: the last of those that every generator reads.
 const OPENAPI: &str = "3.0.3";
 
@@ -56,6 +58,10 @@ pub(super) fn mend(document: &mut Value) {
                 // reason for one of them.
                 let status = status.parse().ok().and_then(|status| StatusCode::from_u16(status).ok());
                 if let Some(status) = status.filter(|status| status.is_client_error() || status.is_server_error()) {
+                    // Nor can it show one schema with a different example for each status.
+                    if let Some(example) = problem::example(status) {
+                        response["content"][problem::MEDIA_TYPE]["example"] = example;
+                    }
                     let mut name = status.canonical_reason().unwrap_or_else(|| status.as_str()).replace(' ', "");
                     if response.pointer("/content/application~1problem+json/schema/oneOf").is_some() {
                         name += "OrReusedKey";
@@ -70,7 +76,7 @@ pub(super) fn mend(document: &mut Value) {
     document["components"]["headers"]["X-Request-Id"] = json!({
         "description": "The id of the request: the caller's own if it sent a valid one, else a new one.",
         "required": true,
-        "schema": {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,128}$"},
+        "schema": {"type": "string", "minLength": 1, "maxLength": 128, "pattern": "^[A-Za-z0-9._-]{1,128}$"},
         "example": "019a7e3c-91d4-7b52-8f4e-2a6c0d1b3e57",
     });
 }

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use jsonschema::{PatternOptions, Validator};
 use poem::{endpoint::BoxEndpoint, http::Method};
 use poem_openapi::{
-    LicenseObject, OpenApi, OpenApiService, ServerObject,
+    ContactObject, LicenseObject, OpenApi, OpenApiService, ServerObject,
     registry::{MetaApi, MetaHeader, MetaSchema, MetaSchemaRef, Registry},
 };
 use serde_json::{Value, json};
@@ -107,6 +107,7 @@ impl Contract {
         let service =
             OpenApiService::new(Described::<api::Operations>(PhantomData), "Taskpact", env!("CARGO_PKG_VERSION"))
                 .description(DESCRIPTION)
+                .contact(ContactObject::new().name("The developers of Taskpact"))
                 .license(LicenseObject::new("MIT").url("https://opensource.org/license/mit"))
                 .server(ServerObject::new("/").description("This server"));
         let raw = service.spec();

@@ -115,7 +115,7 @@ impl<'s> Tasks<'s> {
             id: Set(self.store.clock.new_task_id().0),
             title: Set(title.0),
             description: Set(description.map(|description| description.0)),
-            completed_at: Set(completed.then_some(now.into())),
+            completed_at: Set(completed.unwrap_or_default().then_some(now.into())),
             created_at: Set(now.into()),
             updated_at: Set(now.into()),
             version: Set(1),
