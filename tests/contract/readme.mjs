@@ -6,7 +6,7 @@ import { delimiter, dirname, join } from "node:path";
 import { schemathesis } from "./conformance.mjs";
 import { contract, folder, freePort, here, must, operations, program, root, serve, succeed, tool } from "./surroundings.mjs";
 
-const SECTIONS = ["Generate a client", "Check yourself against the contract"];
+const SECTIONS = ["Retrying safely", "Generate a client", "Check yourself against the contract"];
 
 /** The blocks of a language in those sections. */
 function blocks(language) {
@@ -57,7 +57,7 @@ export async function readme() {
 
   const ts = blocks("ts");
   must(ts.length > 0, "the README has no TypeScript");
-  ts.forEach((code, at) => writeFileSync(join(project, `src/example-${at}.ts`), code.replace(/^$/m, "declare const token: string, userId: string;")));
+  ts.forEach((code, at) => writeFileSync(join(project, `src/example-${at}.ts`), `${code.replace(/^$/m, "declare const token: string, userId: string, baseUrl: string;")}\nexport {};\n`));
   for (const made of ["taskpact.d.ts", "hey-api/sdk.gen.ts", "orval.ts"]) must(existsSync(join(project, "src", made)), `no ${made} was generated`);
   const sources = ["taskpact.d.ts", "hey-api/index.ts", "orval.ts", ...ts.map((_, at) => `example-${at}.ts`)].map((file) => join(project, "src", file));
   succeed(tool("tsc"), ["--strict", "--noEmit", "--target", "es2023", "--module", "preserve", "--lib", "es2023,dom,dom.iterable", ...sources], { cwd: project });
