@@ -100,8 +100,12 @@ impl Published {
             loop {
                 tokio::select! {
                     () = time::sleep_until(due) => break,
-                    // Whoever wanted a key may have got it meanwhile, or be gone.
-                    () = self.wanted.notified() => if self.state.receiver_count() > 0 { break },
+                    // Whoever wanted a key may have got it meanwhile, or be gone. Without any, nobody waits.
+                    () = self.wanted.notified() => {
+                        if self.state.receiver_count() > 0 || self.current().is_none() {
+                            break;
+                        }
+                    }
                 }
             }
         }
