@@ -540,6 +540,23 @@ async fn the_log_is_one_line_a_request_and_holds_nothing_private() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn why_a_token_was_refused_is_logged_for_who_looks_closely() {
+    let here = tempdir().unwrap();
+    for (filter, is_told) in [("info", false), ("taskpact=debug", true)] {
+        let server = Server::start(here.path(), &[WITH_SECRET, ("TASKPACT_LOG__FILTER", filter)]);
+        let ann = server.user("ann");
+        let forged = format!("{}x", ann.token);
+        let refusal = ann.with_token(&forged).list("").await;
+        let id = refusal.is(401).header("x-request-id").unwrap().to_owned();
+
+        let log = server.stop();
+        let told = log.lines().find(|line| line.contains("refused a token: its signature is not that"));
+        assert_eq!(told.is_some_and(|line| line.contains(&id) && line.contains("listTasks")), is_told, "{log}");
+        assert!(!log.contains(&forged) && !log.contains(&ann.token));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_failure_is_logged_once_with_its_cause_and_the_request() {
     let here = tempdir().unwrap();
     let server = Server::start(

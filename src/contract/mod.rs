@@ -120,7 +120,7 @@ impl Contract {
         let yaml: String = yaml.lines().map(|line| line.trim_end().to_owned() + "\n").collect();
         // poem's page holds poem's own, unmended document, as a script's literal, and has an icon fetched that is not
         // there.
-        let mut docs = service.swagger_ui_html();
+        let mut docs = "<!doctype html>".to_owned() + &service.swagger_ui_html();
         let title = "<title>Swagger UI</title>";
         for (theirs, ours) in [
             (&*raw, &*json.replace("</", "<\\/")),
