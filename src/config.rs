@@ -64,7 +64,7 @@ pub struct Server {
     /// The TCP port to listen on, 0 to 65,535. Default: 8080. With 0 the system picks a free one.
     pub port: Whole<0, 65_535>,
     /// How long a request may take before it is answered 503, in milliseconds. 10 to 600,000, default 15,000.
-    /// Keep it below the proxy's time-out.
+    /// Keep it below the proxy's time-out, and with published keys above 5,000: so long may one wait for a new key.
     pub request_timeout_ms: Whole<10, 600_000>,
     /// How long a stopping server waits for the requests in flight, in seconds. 0 to 3,600, default 20. Keep it below
     /// the time that your supervisor waits before it kills.
@@ -387,6 +387,9 @@ impl<'de> Deserialize<'de> for DatabaseUrl {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         let text = String::deserialize(from)?;
         match Url::parse(&text) {
+            Ok(url) if url.scheme() == "sqlite" && url.query().is_some_and(|query| query.contains("mode=memory")) => {
+                Err(de::Error::custom("write `sqlite::memory:` for a database that is kept in memory only"))
+            }
             Ok(url) if ["sqlite", "postgres", "postgresql"].contains(&url.scheme()) => Ok(Self(text)),
             Ok(url) if url.scheme().contains('+') => {
                 Err(de::Error::custom("leave out the driver: write `postgresql://…`, not `postgresql+driver://…`"))

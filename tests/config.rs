@@ -255,6 +255,7 @@ fn a_database_address_is_checked_before_it_is_used() {
         ("mysql://u:hush@h/d", "expected `sqlite://"),
         ("not an address, hush", "expected `sqlite://"),
         ("postgres://u:hu sh@h:port/d", "expected `sqlite://"),
+        ("sqlite://hush.db?mode=memory", "write `sqlite::memory:`"),
         ("postgresql+asyncpg://u:hush@h/d", "leave out the driver: write `postgresql://"),
     ] {
         let refusal = load(&[], &[("DATABASE_URL", url)]).unwrap_err();

@@ -99,7 +99,7 @@ impl Verifier {
     }
 
     /// Keeps the published keys fresh, for ever.
-    pub async fn keep_fresh(&self) {
+    pub async fn keep_fresh(self) {
         match &self.0.keys {
             Keys::Shared(_) => std::future::pending().await,
             Keys::Published(keys) => keys.keep_fresh().await,

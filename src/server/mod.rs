@@ -3,8 +3,12 @@
 //! poem's own server has no deadline for a request's head, no bound on connections and no pause when accepting fails, so
 //! the loop is ours; hyper speaks HTTP. What a request meets on its way is in `edge.rs`.
 
-use std::{convert::Infallible, future::Future, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible, future::Future, io, net::SocketAddr, panic::AssertUnwindSafe, pin::pin, sync::Arc,
+    time::Duration,
+};
 
+use futures_util::FutureExt;
 use hyper::{Request, Response, body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
@@ -31,6 +35,9 @@ use stream::Stream;
 const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
 /// How long to wait before accepting again after it failed, for example because too many files are open.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How long to wait before work is begun anew that went on beside the requests and broke.
+const UPKEEP_PAUSE: Duration = Duration::from_secs(1);
 
 /// A server that listens.
 #[derive(Debug)]
@@ -74,8 +81,8 @@ impl Server {
         let Self { listener, edge, store, verifier, max_connections, shutdown_timeout } = self;
         // What goes on beside the requests, as long as there are any.
         let mut upkeep = JoinSet::new();
-        upkeep.spawn(async move { store.forget_old_answers().await });
-        upkeep.spawn(async move { verifier.keep_fresh().await });
+        upkeep.spawn(go_on(move || store.clone().forget_old_answers()));
+        upkeep.spawn(go_on(move || verifier.clone().keep_fresh()));
         let connections = GracefulShutdown::new();
         let places = Arc::new(Semaphore::new(max_connections));
         let mut stop = pin!(stop);
@@ -122,5 +129,14 @@ impl Server {
                 "stopped with requests still in flight: they took longer than `server.shutdown_timeout_secs`"
             );
         }
+    }
+}
+
+/// Does work that never ends, and begins it anew after a panic, which has been logged.
+async fn go_on<F: Future<Output = ()>>(work: impl Fn() -> F) {
+    loop {
+        // There is nothing to learn from it.
+        let _ = AssertUnwindSafe(work()).catch_unwind().await;
+        time::sleep(UPKEEP_PAUSE).await;
     }
 }

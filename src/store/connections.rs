@@ -41,8 +41,8 @@ fn postgres(settings: &config::Database) -> Result<(DatabaseConnection, Database
         // a transaction open: sqlx forgets one whose beginning nobody has waited for, and what other requests then write
         // on the connection, and are told to be kept, would be taken back.
         .after_release(|connection, _| {
-            let given_up = || SqlxError::Protocol("a request was given up, and its connection with it".to_owned());
-            Box::pin(async move { if is_sound(connection).await { Ok(true) } else { Err(given_up()) } })
+            let unsound = || SqlxError::Protocol("the connection does not answer, or is in a transaction".to_owned());
+            Box::pin(async move { if is_sound(connection).await { Ok(true) } else { Err(unsound()) } })
         })
         .connect_lazy_with(options);
     let connections = DatabaseConnection::from(pool);

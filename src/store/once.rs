@@ -121,7 +121,7 @@ impl Tasks<'_> {
 
 impl Store {
     /// Removes old answers for ever, in small bites between which others can write.
-    pub async fn forget_old_answers(&self) {
+    pub async fn forget_old_answers(self) {
         loop {
             let pause = match self.forget_some_answers().await {
                 Ok(BITE..) => BITE_PAUSE,

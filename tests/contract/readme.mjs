@@ -18,6 +18,18 @@ function blocks(language) {
   });
 }
 
+/** What the README tells to install is what is installed here. */
+function installed(commands) {
+  const { devDependencies } = JSON.parse(readFileSync(join(here, "package.json"), "utf8"));
+  const [, version] = readFileSync(join(here, "conformance/requirements.in"), "utf8").trim().split("==");
+  const versions = { ...devDependencies, schemathesis: version };
+  const told = [...commands.matchAll(/(@?[\w/-]+)(?:@|==)([\d.]+)/g)];
+  must(told.length === 7, `the README installs ${told.length} programs, not seven`);
+  for (const [, name, version] of told) {
+    must(versions[name] === version, `the README installs ${name} ${version}; what is tried here is ${versions[name]}`);
+  }
+}
+
 export async function readme() {
   const project = folder();
   copyFileSync(contract, join(project, "api-spec.yaml"));
@@ -25,14 +37,18 @@ export async function readme() {
   symlinkSync(join(here, "node_modules"), join(project, "node_modules"));
   mkdirSync(join(project, "bin"));
   symlinkSync(program, join(project, "bin/taskpact"));
+  symlinkSync(dirname(dirname(schemathesis())), join(project, ".venv"));
   const toml = blocks("toml");
   must(toml.length === 1, "the README has not one schemathesis.toml");
   writeFileSync(join(project, "schemathesis.toml"), toml[0]);
 
   const server = await serve();
   const port = await freePort();
-  const commands = blocks("sh").join("");
-  const expected = ["openapi-typescript", "@hey-api/openapi-ts", "orval", "taskpact spec --check", "prism-cli mock", "schemathesis run"];
+  const lines = blocks("sh").join("").trim().split("\n");
+  const installs = (line) => /^(npm install|python3 -m venv) /.test(line);
+  installed(lines.filter(installs).join(" "));
+  const commands = lines.filter((line) => !installs(line)).join("\n");
+  const expected = ["npx openapi-typescript", "npx openapi-ts", "npx orval", "taskpact spec --check", "prism mock", "schemathesis run"];
   for (const one of expected) must(commands.includes(one), `the README does not say ${one}`);
   const script = commands.replaceAll("http://127.0.0.1:8080", server.url).replaceAll("4010", port);
   must(script.includes(server.url) && script.includes(port), "the README has other addresses");
@@ -41,7 +57,7 @@ export async function readme() {
     cwd: project,
     env: {
       ...process.env,
-      PATH: [join(project, "bin"), dirname(schemathesis()), process.env.PATH].join(delimiter),
+      PATH: [join(project, "bin"), process.env.PATH].join(delimiter),
       TOKEN: server.token("ann"),
       USER_ID: "ann",
       NO_COLOR: "1",
@@ -49,6 +65,8 @@ export async function readme() {
   });
   const said = readFileSync(join(project, "said"), "utf8");
   must(done.status === 0, `the README's commands failed:\n${said}`);
+  const isMocked = await fetch(`http://127.0.0.1:${port}/`).then(() => true, () => false);
+  must(!isMocked, "the mock that the README starts still runs");
   const answer = /^\{"type".*?\}/m.exec(said)?.[0];
   must(answer && JSON.parse(answer).status === 412 && JSON.parse(answer).type === "/problems/version-mismatch", `the mock's 412 is ${answer}`);
   const answered = server.requests().filter(({ status }) => status >= 200 && status < 300).map(({ operation }) => operation);
@@ -61,5 +79,5 @@ export async function readme() {
   for (const made of ["taskpact.d.ts", "hey-api/sdk.gen.ts", "orval.ts"]) must(existsSync(join(project, "src", made)), `no ${made} was generated`);
   const sources = ["taskpact.d.ts", "hey-api/index.ts", "orval.ts", ...ts.map((_, at) => `example-${at}.ts`)].map((file) => join(project, "src", file));
   succeed(tool("tsc"), ["--strict", "--noEmit", "--target", "es2023", "--module", "preserve", "--lib", "es2023,dom,dom.iterable", ...sources], { cwd: project });
-  console.log(`${commands.trim().split("\n").length} lines of the README were run, ${answered.length} requests were answered 2xx`);
+  console.log(`${lines.length} lines of the README were run, ${answered.length} requests were answered 2xx`);
 }

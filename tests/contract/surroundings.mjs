@@ -79,7 +79,8 @@ export function start(command, args, options) {
 export async function serve(settings = {}) {
   must(existsSync(program), `There is no ${program}: build it (cargo build), or name another one in TASKPACT.`);
   const cwd = folder();
-  const env = { ...process.env, PORT: "0", BETTER_AUTH_SECRET: randomBytes(32).toString("hex"), TASKPACT_LOG__FORMAT: "json", ...settings };
+  // Nothing of the caller's own settings: what is tried here must not reach a database of theirs.
+  const env = { PATH: process.env.PATH, PORT: "0", BETTER_AUTH_SECRET: randomBytes(32).toString("hex"), TASKPACT_LOG__FORMAT: "json", ...settings };
   // To a file, not through a pipe: while this program waits for another one, nobody would read the pipe.
   const log = join(cwd, "log");
   const child = start(program, [], { cwd, env, stdio: ["ignore", "ignore", openSync(log, "w")] });
@@ -96,7 +97,11 @@ export async function serve(settings = {}) {
     url: listening().url,
     /** What it has logged: an entry for each request. */
     requests: () => entries().filter(({ status }) => status),
-    token: (user) => succeed(program, ["token", "--user", user], { cwd, env }).trim(),
+    token: (user) => {
+      const { status, stdout, stderr } = spawnSync(program, ["token", "--user", user], { cwd, env, encoding: "utf8" });
+      must(status === 0, stderr);
+      return stdout.trim();
+    },
     stop: () => (child.kill("SIGTERM"), ended),
   };
 }
@@ -121,13 +126,16 @@ const KEEPER = `
 
 /** The address of a new database on PostgreSQL: on the server that TEST_DATABASE_URL names, or on one of our own. */
 export async function postgres() {
-  if (process.env.TEST_DATABASE_URL) {
-    const url = new URL(process.env.TEST_DATABASE_URL);
-    const name = `taskpact_contract_${randomBytes(6).toString("hex")}`;
-    succeed("psql", ["-qc", `create database ${name}`, url.href]);
-    atTheEnd.push(() => run("psql", ["-qc", `drop database if exists ${name} with (force)`, url.href]));
-    return Object.assign(new URL(url), { pathname: name }).href;
-  }
+  const url = new URL(process.env.TEST_DATABASE_URL ?? (await (privatePostgres ??= startPostgres())));
+  const name = `taskpact_contract_${randomBytes(6).toString("hex")}`;
+  succeed("psql", ["-qc", `create database ${name}`, url.href]);
+  atTheEnd.push(() => run("psql", ["-qc", `drop database if exists ${name} with (force)`, url.href]));
+  return Object.assign(new URL(url), { pathname: name }).href;
+}
+
+let privatePostgres;
+
+async function startPostgres() {
   const debian = "/usr/lib/postgresql";
   const candidates = [
     ...process.env.PATH.split(delimiter),
