@@ -37,8 +37,8 @@ impl Health {
     /// It asks nothing of the database: a server that answers needs no restart.
     #[oai(path = "/health", method = "get", operation_id = "getHealth")]
     #[expect(clippy::unused_async, reason = "every operation is asynchronous")]
-    async fn get_health(&self) -> Well {
-        Well
+    async fn get_health(&self) -> Result<Well, Problem<OnHealth>> {
+        Ok(Well)
     }
 
     /// Ask whether the server can serve
@@ -51,12 +51,20 @@ impl Health {
     }
 }
 
+/// What asking whether the server runs may answer: a defect of ours is everywhere possible.
+#[derive(Debug)]
+pub(super) struct OnHealth;
+
+impl Refusals for OnHealth {
+    const KINDS: &'static [&'static [Kind]] = &[&[problem::INTERNAL]];
+}
+
 /// What asking for the readiness may answer.
 #[derive(Debug)]
 pub(super) struct OnReadiness;
 
 impl Refusals for OnReadiness {
-    const KINDS: &'static [&'static [Kind]] = &[&[problem::UNAVAILABLE]];
+    const KINDS: &'static [&'static [Kind]] = &[problem::OF_THE_DATABASE];
 }
 
 /// The server works.

@@ -19,6 +19,7 @@ const mine = { client, path: { user_id } };
 
 const health = await api.getHealth({ client });
 exactly<Health | undefined>()(health.data);
+exactly<Problem | undefined>()(health.error);
 assert.equal(health.data?.status, "ok");
 const readiness = await api.getReadiness({ client });
 exactly<Problem | undefined>()(readiness.error);

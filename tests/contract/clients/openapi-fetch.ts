@@ -20,6 +20,7 @@ const mine = { path: { user_id } };
 
 const health = await api.GET("/health");
 exactly<Health | undefined>()(health.data);
+exactly<Problem | undefined>()(health.error);
 assert.equal(health.data?.status, "ok");
 const readiness = await api.GET("/health/ready");
 exactly<Problem | undefined>()(readiness.error);

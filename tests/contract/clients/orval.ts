@@ -22,7 +22,8 @@ function has<Answer extends { status: number }, Status extends Answer["status"]>
 }
 
 const health = await api.getHealth();
-exactly<Health>()(health.data);
+exactly<Health | Problem>()(health.data);
+has(health, 200);
 assert.equal(health.data.status, "ok");
 const readiness = await api.getReadiness();
 exactly<Health | Problem>()(readiness.data);
