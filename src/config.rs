@@ -565,7 +565,8 @@ impl Loaded {
     }
 
     fn check_auth(&self) -> Result<(), Unusable> {
-        let Auth { secret, previous_secret, jwks_url, jwks_file, issuer, user_id_claim, .. } = &self.config.auth;
+        let Auth { secret, previous_secret, jwks_url, jwks_file, issuer, audience, user_id_claim, .. } =
+            &self.config.auth;
         self.check_secret("secret", secret.as_ref())?;
         self.check_secret("previous_secret", previous_secret.as_ref())?;
         let ways = [("secret", secret.is_some()), ("jwks_url", jwks_url.is_some()), ("jwks_file", jwks_file.is_some())];
@@ -583,6 +584,11 @@ impl Loaded {
                 "{} is set without `auth.issuer`: set it to the issuer (iss) of the tokens, which for Better Auth is the \
                  origin of its base URL, such as `https://app.example.com`",
                 self.named(way)
+            ),
+            [] if issuer.is_some() || audience.is_some() => format!(
+                "{} is set, but nothing to believe tokens by: set `auth.jwks_url` to where the issuer publishes its keys, \
+                 or BETTER_AUTH_SECRET to the secret that it signs with",
+                self.named(if issuer.is_some() { "issuer" } else { "audience" })
             ),
             _ if user_id_claim.is_empty() => {
                 format!("{} is empty: name a claim of the tokens, such as `sub`", self.named("user_id_claim"))

@@ -288,7 +288,7 @@ fn tokens_are_believed_in_one_way() {
     let secret = ("BETTER_AUTH_SECRET", SECRET);
     let previous = ("TASKPACT_AUTH__PREVIOUS_SECRET", SECRET);
 
-    for one in [&[secret][..], &[secret, previous], &[secret, issuer], &[url, issuer], &[file, issuer], &[issuer]] {
+    for one in [&[secret][..], &[secret, previous], &[secret, issuer], &[url, issuer], &[file, issuer]] {
         load(&[], one).unwrap();
     }
     for (two, names) in [
@@ -323,6 +323,13 @@ fn tokens_are_believed_in_one_way() {
             &[variable, issuer, previous],
             "`auth.previous_secret` (environment variable TASKPACT_AUTH__PREVIOUS_SECRET) is set without `auth.secret`: \
              set both, or leave it out",
+        );
+    }
+    for alone in [issuer, ("TASKPACT_AUTH__AUDIENCE", "tasks")] {
+        let refusal = load(&[], &[alone]).unwrap_err();
+        assert!(
+            refusal.contains(&format!("({} variable {}) is set, but nothing", "environment", alone.0)),
+            "{refusal}"
         );
     }
     assert!(load(&[], &[previous]).unwrap_err().contains("is set without `auth.secret`"));

@@ -98,6 +98,7 @@ impl ApiResponse for Listed {
             MetaSchema { description: Some("The `cursor` of the next page. Not on the last page."), ..Cursor::form() };
         let tag = || {
             let form = MetaSchema {
+                example: Some("\"5f0c2c3de1aa4d52b7a19c1e019aa5b1\"".into()),
                 min_length: Some(3),
                 max_length: Some(66),
                 pattern: Some(r#"^"[0-9a-f]{1,64}"$"#.to_owned()),
@@ -312,6 +313,7 @@ fn etag() -> MetaHeader {
 /// How the contract shows the entity tag of a task.
 pub(crate) fn entity_tag() -> MetaSchema {
     MetaSchema {
+        example: Some("\"2\"".into()),
         min_length: Some(3),
         max_length: Some(12),
         pattern: Some(r#"^"[1-9][0-9]{0,9}"$"#.to_owned()),

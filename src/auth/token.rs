@@ -122,7 +122,8 @@ impl Verifier {
                 let parts = Parts::of(token, rules)?;
                 let algorithm = keys[0].algorithm();
                 if parts.header.alg != algorithm {
-                    let why = format!("its algorithm (alg) is not {algorithm}, which is what the shared secret is for");
+                    let why =
+                        format!("its algorithm (alg) is not {algorithm}: tokens of a shared secret are expected here");
                     return Err(Fault::invalid_token(why));
                 }
                 if !keys.iter().any(|key| parts.are_signed_by(key)) {
