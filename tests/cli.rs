@@ -155,6 +155,46 @@ fn a_token_is_what_the_server_believes() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_is_what_the_issuer_would_make_by_these_settings() {
+    let here = tempdir().unwrap();
+    let settings = [
+        WITH_SECRET,
+        ("TASKPACT_AUTH__ISSUER", "https://app.example.com"),
+        ("TASKPACT_AUTH__AUDIENCE", "tasks"),
+        ("TASKPACT_AUTH__USER_ID_CLAIM", "uid"),
+    ];
+    let server = Server::start(here.path(), &settings);
+    let token = printed(here.path(), &["token", "--user", "ann"], &settings);
+    let plain = printed(here.path(), &["token", "--user", "ann"], &[WITH_SECRET]);
+
+    server.user("ann").with_token(token.trim_end()).list("").await.is(200);
+    server.user("ann").with_token(plain.trim_end()).list("").await.is(401);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_may_not_be_meant_is_warned_of() {
+    let here = tempdir().unwrap();
+    let (anybody, on_the_way) = ("`auth.issuer` is not set", "`auth.jwks_url` is not https");
+    let issuer = ("TASKPACT_AUTH__ISSUER", "https://app.example.com");
+    let keys = |url| vec![issuer, ("TASKPACT_AUTH__JWKS_URL", url)];
+    for (settings, warnings) in [
+        (vec![], [false, false]),
+        (vec![WITH_SECRET], [true, false]),
+        (vec![WITH_SECRET, issuer], [false, false]),
+        (keys("http://127.0.0.1:9/jwks"), [false, false]),
+        (keys("http://keys.invalid/jwks"), [false, true]),
+    ] {
+        let log = Server::start(here.path(), &settings).stop();
+        assert_eq!([anybody, on_the_way].map(|words| log.contains(words)), warnings, "{settings:?}: {log}");
+    }
+    let said = complaint(here.path(), &["token", "--user", "ann"], &keys("https://app.example.com/jwks"), 2);
+    assert!(said.contains("only the issuer can make one: take one from it"), "{said}");
+    let file = [issuer, ("TASKPACT_AUTH__JWKS_FILE", "missing.json")];
+    let said = complaint(here.path(), &[], &file, 2);
+    assert!(said.contains("`auth.jwks_file` (missing.json) can't be used: No such file"), "{said}");
+}
+
 #[test]
 fn without_settings_it_runs_in_development_mode_and_says_how_to_call_it() {
     let here = tempdir().unwrap();

@@ -20,7 +20,7 @@ use support::{
     postgres::{self, execute, free_port, is_missing, private},
     process::{Server, complaint, printed, start_eight},
 };
-use tempfile::tempdir;
+use tempfile::{TempDir, tempdir};
 use tokio::{
     io::copy_bidirectional,
     net::{TcpListener, TcpStream},
@@ -43,12 +43,7 @@ async fn eight_processes_may_start_at_once_on_an_empty_database() {
 async fn a_database_that_stops_and_comes_back_needs_no_restart() {
     let here = tempdir().unwrap();
     let Some(database) = private(|_| {}, &[]) else { return };
-    let environment = [
-        ("BETTER_AUTH_SECRET", SECRET),
-        ("DATABASE_URL", &database.url("postgres")),
-        ("TASKPACT_DATABASE__ACQUIRE_TIMEOUT_MS", "500"),
-    ];
-    let server = Server::start(here.path(), &environment);
+    let server = serve(&here, &database.url("postgres"), &[("TASKPACT_DATABASE__ACQUIRE_TIMEOUT_MS", "500")]);
     let ann = server.user("ann");
     let task = ann.create("Before").await;
     let ready = || ann.call(hyper::Method::GET, "/health/ready").send();
@@ -98,12 +93,7 @@ async fn a_row_that_is_locked_keeps_nobody_else_waiting() {
     let here = tempdir().unwrap();
     let Some(database) = private(|_| {}, &[]) else { return };
     let url = database.url("postgres");
-    let environment = [
-        ("BETTER_AUTH_SECRET", SECRET),
-        ("DATABASE_URL", url.as_str()),
-        ("TASKPACT_SERVER__REQUEST_TIMEOUT_MS", "400"),
-    ];
-    let server = Server::start(here.path(), &environment);
+    let server = serve(&here, &url, &[("TASKPACT_SERVER__REQUEST_TIMEOUT_MS", "400")]);
     let (ann, bob) = (server.user("ann"), server.user("bob"));
     let task = ann.create("t").await;
     let lock = Lock::take(&url).await;
@@ -139,12 +129,7 @@ async fn a_row_that_is_locked_does_not_keep_a_stopping_server() {
     let here = tempdir().unwrap();
     let Some(database) = private(|_| {}, &[]) else { return };
     let url = database.url("postgres");
-    let environment = [
-        ("BETTER_AUTH_SECRET", SECRET),
-        ("DATABASE_URL", url.as_str()),
-        ("TASKPACT_SERVER__SHUTDOWN_TIMEOUT_SECS", "1"),
-    ];
-    let server = Server::start(here.path(), &environment);
+    let server = serve(&here, &url, &[("TASKPACT_SERVER__SHUTDOWN_TIMEOUT_SECS", "1")]);
     let ann = server.user("ann");
     let task = ann.create("t").await;
     let lock = Lock::take(&url).await;
@@ -198,13 +183,8 @@ async fn the_log_holds_nothing_private_whatever_happens() {
     let here = tempdir().unwrap();
     let Some(database) = private(|_| {}, &[]) else { return };
     let url = format!("postgres://taskpact:xyzzy-password@127.0.0.1:{}/postgres?schema=xyzzy-schema", database.port);
-    let environment = [
-        ("BETTER_AUTH_SECRET", SECRET),
-        ("DATABASE_URL", &url),
-        ("TASKPACT_LOG__FILTER", "trace"),
-        ("TASKPACT_DATABASE__ACQUIRE_TIMEOUT_MS", "300"),
-    ];
-    let server = Server::start(here.path(), &environment);
+    let server =
+        serve(&here, &url, &[("TASKPACT_LOG__FILTER", "trace"), ("TASKPACT_DATABASE__ACQUIRE_TIMEOUT_MS", "300")]);
     server.wait_for("`database.url` has parameters that are not known here and are ignored: schema");
     let ann = server.user("xyzzy-user");
     let task = ann.create("xyzzy-title").await;
@@ -288,13 +268,11 @@ async fn a_connection_that_went_silent_is_replaced() {
     let Some(database) = private(|_| {}, &[]) else { return };
     let link = Link::to(database.port).await;
     let url = format!("postgres://taskpact@127.0.0.1:{}/postgres", link.port);
-    let environment = [
-        ("BETTER_AUTH_SECRET", SECRET),
-        ("DATABASE_URL", url.as_str()),
-        ("TASKPACT_DATABASE__MAX_CONNECTIONS", "1"),
-        ("TASKPACT_SERVER__REQUEST_TIMEOUT_MS", "500"),
-    ];
-    let server = Server::start(here.path(), &environment);
+    let server = serve(
+        &here,
+        &url,
+        &[("TASKPACT_DATABASE__MAX_CONNECTIONS", "1"), ("TASKPACT_SERVER__REQUEST_TIMEOUT_MS", "500")],
+    );
     let ann = server.user("ann");
     let post = || ann.call(hyper::Method::POST, ann.tasks()).json(json!({"title": "t"}));
     let once = || post().key("key");
@@ -317,12 +295,7 @@ async fn a_connection_that_went_silent_is_replaced() {
 async fn a_statement_is_planned_once_a_connection() {
     let here = tempdir().unwrap();
     let Some(database) = private(|_| {}, &["-c", "log_min_duration_statement=0"]) else { return };
-    let environment = [
-        ("BETTER_AUTH_SECRET", SECRET),
-        ("DATABASE_URL", &database.url("postgres")),
-        ("TASKPACT_DATABASE__MAX_CONNECTIONS", "1"),
-    ];
-    let server = Server::start(here.path(), &environment);
+    let server = serve(&here, &database.url("postgres"), &[("TASKPACT_DATABASE__MAX_CONNECTIONS", "1")]);
     let ann = server.user("ann");
     for _ in 0..10 {
         let task = ann.create("t").await;
@@ -339,6 +312,11 @@ async fn a_statement_is_planned_once_a_connection() {
     let of_tasks = log.lines().filter(|line| line.contains("\"tasks\"") && !line.contains("CREATE "));
     let count = |step: &str| of_tasks.clone().filter(|line| line.contains(step)).count();
     assert_eq!((count(" execute "), count(" parse ")), (60, 6), "{log}");
+}
+
+/// A server on this database, with these settings beside its secret.
+fn serve(here: &TempDir, url: &str, settings: &[(&str, &str)]) -> Server {
+    Server::start(here.path(), &[&[("BETTER_AUTH_SECRET", SECRET), ("DATABASE_URL", url)], settings].concat())
 }
 
 /// A certificate authority, and what it signed for `name`.

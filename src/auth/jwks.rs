@@ -6,6 +6,7 @@
 
 use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
+use jsonwebtoken::Algorithm;
 use reqwest::{Client, redirect::Policy};
 use tokio::{
     fs,
@@ -116,7 +117,7 @@ impl Published {
     /// # Errors
     /// [`Fault::NoKeys`] if the issuer can't be reached, so that nobody knows whether it has such a key;
     /// [`Fault::InvalidToken`] if it has none, or one for another algorithm.
-    pub(super) async fn keys(&self, id: Option<&str>, algorithm: &str) -> Result<Vec<Arc<Key>>, Fault> {
+    pub(super) async fn keys(&self, id: Option<&str>, algorithm: Algorithm) -> Result<Vec<Arc<Key>>, Fault> {
         let is_known = |state: &State| state.keys.as_ref().is_some_and(|keys| keys.named(id).next().is_some());
         if !is_known(&self.state.borrow()) {
             if id.is_none() && self.current().is_some() {
@@ -125,8 +126,7 @@ impl Published {
             self.wait_for(is_known).await?;
         }
         let keys = self.current().ok_or(Fault::NoKeys)?;
-        let mut named: Vec<_> = keys.named(id).cloned().collect();
-        named.retain(|key| key.algorithm() == algorithm);
+        let named: Vec<_> = keys.named(id).filter(|key| key.algorithm() == algorithm).cloned().collect();
         if named.is_empty() {
             Err(Fault::invalid_token("its algorithm (alg) is not that of its key"))
         } else {

@@ -16,10 +16,6 @@ const MIN_RSA_BITS: usize = 2048;
 
 /// The most keys that one issuer may publish.
 const MAX_KEYS: usize = 100;
-/// The algorithms of published keys, as a token spells them. A secret's are not among them.
-pub(super) const OF_PUBLISHED_KEYS: [&str; 9] =
-    ["EdDSA", "ES256", "ES384", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512"];
-
 /// A key to verify with.
 pub(super) struct Key {
     algorithm: Algorithm,
@@ -102,9 +98,9 @@ impl Key {
         Ok(Self { algorithm, decoding, id: jwk.kid, source: source.clone() })
     }
 
-    /// The name of the algorithm, as a token spells it.
-    pub(super) fn algorithm(&self) -> String {
-        format!("{:?}", self.algorithm)
+    /// The one algorithm that it is for.
+    pub(super) fn algorithm(&self) -> Algorithm {
+        self.algorithm
     }
 
     /// Whether `signature`, in base64url, is this key's for `message`.
@@ -320,18 +316,24 @@ mod tests {
     fn the_algorithm_is_the_keys() {
         let n = base64url(&[255; 256]);
         for (jwk, algorithm) in [
-            (json!({"kty": "OKP", "crv": "Ed25519", "x": point(1, 32)}), "EdDSA"),
-            (json!({"kty": "OKP", "crv": "Ed25519", "x": point(1, 32), "alg": "EdDSA", "use": "sig"}), "EdDSA"),
+            (json!({"kty": "OKP", "crv": "Ed25519", "x": point(1, 32)}), Algorithm::EdDSA),
+            (
+                json!({"kty": "OKP", "crv": "Ed25519", "x": point(1, 32), "alg": "EdDSA", "use": "sig"}),
+                Algorithm::EdDSA,
+            ),
             (
                 json!({"kty": "EC", "crv": "P-256", "x": point(1, 32), "y": point(1, 32), "key_ops": ["verify"]}),
-                "ES256",
+                Algorithm::ES256,
             ),
-            (json!({"kty": "EC", "crv": "P-384", "x": point(1, 48), "y": point(1, 48), "alg": "ES384"}), "ES384"),
-            (json!({"kty": "RSA", "n": n, "e": "AQAB"}), "RS256"),
-            (json!({"kty": "RSA", "n": n, "e": "AQAB", "alg": "RS512", "d": "private"}), "RS512"),
-            (json!({"kty": "RSA", "n": n, "e": "AQAB", "alg": "PS256"}), "PS256"),
+            (
+                json!({"kty": "EC", "crv": "P-384", "x": point(1, 48), "y": point(1, 48), "alg": "ES384"}),
+                Algorithm::ES384,
+            ),
+            (json!({"kty": "RSA", "n": n, "e": "AQAB"}), Algorithm::RS256),
+            (json!({"kty": "RSA", "n": n, "e": "AQAB", "alg": "RS512", "d": "private"}), Algorithm::RS512),
+            (json!({"kty": "RSA", "n": n, "e": "AQAB", "alg": "PS256"}), Algorithm::PS256),
         ] {
-            assert_eq!(Key::read(&jwk).map(|key| key.algorithm()).as_deref(), Ok(algorithm), "{jwk}");
+            assert_eq!(Key::read(&jwk).map(|key| key.algorithm()), Ok(algorithm), "{jwk}");
         }
     }
 

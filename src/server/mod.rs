@@ -140,3 +140,31 @@ async fn go_on<F: Future<Output = ()>>(work: impl Fn() -> F) {
         time::sleep(UPKEEP_PAUSE).await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+    use tokio::sync::Notify;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn work_that_breaks_is_begun_anew() {
+        let (begun, again) = (Arc::new(AtomicUsize::new(0)), Arc::new(Notify::new()));
+        let work = {
+            let (begun, again) = (Arc::clone(&begun), Arc::clone(&again));
+            move || {
+                let (nth, again) = (begun.fetch_add(1, Relaxed), Arc::clone(&again));
+                async move {
+                    assert_ne!(nth, 0, "the first time it breaks");
+                    again.notify_one();
+                    std::future::pending().await
+                }
+            }
+        };
+        let going = tokio::spawn(go_on(work));
+        time::timeout(Duration::from_secs(10), again.notified()).await.expect("it was not begun again");
+        going.abort();
+    }
+}
