@@ -49,7 +49,15 @@ release-contract:
 fmt:
     cargo fmt --all
 
-# Check what CI checks: format, lints, documentation, tests
+# Check where dependencies come from and under which licence; needs cargo-deny
+deny:
+    cargo deny --locked check bans licenses sources
+
+# Look for known vulnerabilities in dependencies; needs cargo-deny, and the network for the database of them
+advisories:
+    cargo deny --locked check advisories
+
+# Check what CI checks: format, lints, licences, documentation, tests, the contract
 check:
     .ci/run
 

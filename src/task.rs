@@ -12,7 +12,7 @@ use poem_openapi::{
 use serde::{Deserialize, Serialize, Serializer};
 use uuid::Uuid;
 
-use crate::contract::published;
+use crate::schema::{published, uuid};
 
 /// A task's id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,9 +20,12 @@ pub struct TaskId(pub Uuid);
 
 published!(TaskId, uuid());
 
-/// How the contract shows a UUID.
-pub(crate) fn uuid() -> MetaSchema {
-    MetaSchema { min_length: Some(36), max_length: Some(36), ..MetaSchema::new_with_format("string", "uuid") }
+impl TaskId {
+    /// The id in the one form that the contract means. (The UUID parser also knows braces, URNs and no hyphens.)
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        Uuid::try_parse(text).ok().filter(|_| text.len() == 36).map(Self)
+    }
 }
 
 /// A point in time, to the microsecond.
@@ -212,6 +215,38 @@ impl Example for TaskCompletion {
     fn example() -> Self {
         Self { completed: Some(true) }
     }
+}
+
+/// The most tasks that one page has.
+pub const MAX_PAGE: u16 = 1000;
+
+/// For how long an `Idempotency-Key` is kept at least, in hours: as a literal, for the text of the contract.
+macro_rules! min_key_retention_hours {
+    () => {
+        24
+    };
+}
+pub(crate) use min_key_retention_hours;
+
+/// Which tasks of a user's.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum TaskStatus {
+    /// All of them.
+    #[default]
+    All,
+    /// Those still to be done.
+    Pending,
+    /// Those done.
+    Completed,
+}
+
+/// Which version of a task a change is meant for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub enum ExpectedVersion {
+    /// Whichever it is.
+    Any,
+    /// One of these; none, if there are none.
+    OneOf(Vec<i32>),
 }
 
 #[cfg(test)]

@@ -94,7 +94,7 @@ Install them: `npm ci --prefix tests/better-auth`.",
         postgres::execute(&self.database.url, statement).await;
     }
 
-    /// The settings of a server that believes its tokens.
+    /// The settings of a server that accepts its tokens.
     fn settings(&self) -> Vec<(&'static str, String)> {
         if self.is_shared_secret {
             vec![("BETTER_AUTH_SECRET", SECRET.to_owned())]

@@ -143,7 +143,7 @@ fn exchange(server: &Server, request: &str) -> String {
 }
 
 #[test]
-fn a_token_is_what_the_server_believes() {
+fn a_token_is_what_the_server_accepts() {
     let here = tempdir().unwrap();
     let server = serve(&here);
 
@@ -281,7 +281,7 @@ fn in_json_development_mode_is_a_warning_without_a_token() {
 }
 
 #[test]
-fn a_token_is_printed_only_where_a_server_would_believe_it() {
+fn a_token_is_printed_only_where_a_server_would_accept_it() {
     let here = tempdir().unwrap();
     for environment in [("TASKPACT_AUTH__DEVELOPMENT", "never"), ("HOST", "0.0.0.0")] {
         let said = complaint(here.path(), &["token", "--user", "ann"], &[environment], 2);

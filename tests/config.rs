@@ -282,7 +282,7 @@ fn a_secret_that_could_be_guessed_is_refused() {
 }
 
 #[test]
-fn tokens_are_believed_in_one_way() {
+fn tokens_are_accepted_in_one_way() {
     let url = ("TASKPACT_AUTH__JWKS_URL", "https://a.example/jwks");
     let (file, issuer) = (("TASKPACT_AUTH__JWKS_FILE", "jwks.json"), ("TASKPACT_AUTH__ISSUER", "https://a.example"));
     let secret = ("BETTER_AUTH_SECRET", SECRET);
@@ -308,7 +308,7 @@ fn tokens_are_believed_in_one_way() {
                        variable TASKPACT_AUTH__JWKS_FILE)",
         ),
     ] {
-        let words = format!("{names} are both set, but tokens are believed in one way only: leave out one of them");
+        let words = format!("{names} are both set, but tokens are accepted in one way only: leave out one of them");
         refused(&[], &[&two[..], &[issuer]].concat(), &words);
     }
     for (variable, name) in [(url, "jwks_url"), (file, "jwks_file")] {

@@ -1,4 +1,4 @@
-//! Tokens that are signed with published keys: what is believed, and every attack of RFC 8725 that is not.
+//! Tokens that are signed with published keys: what is accepted, and every attack of RFC 8725 that is not.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -28,7 +28,7 @@ static KEYS: LazyLock<[SigningKey; 3]> = LazyLock::new(|| {
         .map(|(id, a)| SigningKey::new(id, a))
 });
 
-/// A server that believes an issuer with three keys, of three kinds.
+/// A server that trusts an issuer with three keys, of three kinds.
 struct World {
     app: TestApp,
     issuer: Issuer,
@@ -61,8 +61,8 @@ impl World {
         self.claims(&json!({}))
     }
 
-    async fn believes(&self, token: &str) {
-        believes(&self.ann, token).await;
+    async fn accepts(&self, token: &str) {
+        accepts(&self.ann, token).await;
     }
 
     async fn refuses(&self, token: &str, word: &str) {
@@ -93,7 +93,7 @@ async fn list(user: &User, token: &str) -> Reply {
     user.with_token(token).list("").await
 }
 
-async fn believes(user: &User, token: &str) {
+async fn accepts(user: &User, token: &str) {
     // The second time it may know the token.
     for _ in 0..2 {
         list(user, token).await.is(200);
@@ -113,7 +113,7 @@ async fn refuses(user: &User, token: &str, word: &str) {
 }
 
 #[tokio::test]
-async fn every_algorithm_is_believed_with_its_key() {
+async fn every_algorithm_is_accepted_with_its_key() {
     use Algorithm::{ES256, ES384, EdDSA, PS256, PS384, PS512, RS256, RS384, RS512};
     let algorithms = [EdDSA, ES256, ES384, RS256, RS384, RS512, PS256, PS384, PS512];
     let ids = ["1", "2", "3", "4", "5", "6", "7", "8", "9"];
@@ -124,7 +124,7 @@ async fn every_algorithm_is_believed_with_its_key() {
     let good = claims(&issuer, &ann, &json!({}));
 
     for key in &keys {
-        believes(&ann, &key.token(&good)).await;
+        accepts(&ann, &key.token(&good)).await;
         // No other key's name and no other algorithm will do.
         for other in &keys {
             if other.id != key.id {
@@ -139,7 +139,7 @@ async fn every_algorithm_is_believed_with_its_key() {
 }
 
 #[tokio::test]
-async fn the_usual_variations_are_believed() {
+async fn the_usual_variations_are_accepted() {
     let world = World::new().await;
     let name = world.issuer.name();
     for changes in [
@@ -152,10 +152,10 @@ async fn the_usual_variations_are_believed() {
         json!({"exp": 4_000_000_000.5_f64}),
         json!({"image": "x".repeat(8000)}),
     ] {
-        world.believes(&world.ed.token(&world.claims(&changes))).await;
+        world.accepts(&world.ed.token(&world.claims(&changes))).await;
     }
     for typ in ["JWT", "jwt", "at+jwt", "application/at+jwt", "application/jwt"] {
-        world.believes(&world.ed.sign(&json!({"alg": "EdDSA", "kid": "ed", "typ": typ}), &world.good())).await;
+        world.accepts(&world.ed.sign(&json!({"alg": "EdDSA", "kid": "ed", "typ": typ}), &world.good())).await;
     }
     let nobody = world.ann.with_token("");
     for scheme in ["Bearer", "bearer", "BEARER", "bEaReR"] {
@@ -254,7 +254,7 @@ async fn critical_extensions_are_refused_whatever_they_are() {
 #[tokio::test]
 async fn a_token_brings_no_key_along_and_names_no_place_to_fetch_one() {
     let world = World::new().await;
-    world.believes(&world.ed.token(&world.good())).await;
+    world.accepts(&world.ed.token(&world.good())).await;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/", listener.local_addr().unwrap());
     let stranger = SigningKey::new("ed", Algorithm::EdDSA);
@@ -277,7 +277,7 @@ async fn a_token_brings_no_key_along_and_names_no_place_to_fetch_one() {
 #[tokio::test]
 async fn a_hostile_key_id_is_an_unknown_one() {
     let world = World::new().await;
-    world.believes(&world.ed.token(&world.good())).await;
+    world.accepts(&world.ed.token(&world.good())).await;
     let long = "x".repeat(10_000);
     let ids = [
         "../../../../dev/null",
@@ -490,7 +490,7 @@ async fn what_is_no_compact_token_is_refused() {
 #[tokio::test]
 async fn a_flood_of_unknown_keys_makes_few_fetches() {
     let world = World::new().await;
-    world.believes(&world.ed.token(&world.good())).await;
+    world.accepts(&world.ed.token(&world.good())).await;
     let (before, started) = (world.issuer.fetches(), Instant::now());
     let stranger = SigningKey::new("x", Algorithm::EdDSA);
 
@@ -502,7 +502,7 @@ async fn a_flood_of_unknown_keys_makes_few_fetches() {
         })
         .await;
         assert_eq!(replies, [401; 200]);
-        world.believes(&world.ed.token(&world.good())).await;
+        world.accepts(&world.ed.token(&world.good())).await;
     }
     // One every three seconds at most.
     let (fetches, most) = (world.issuer.fetches() - before, started.elapsed().as_secs() / 3 + 1);
@@ -512,7 +512,7 @@ async fn a_flood_of_unknown_keys_makes_few_fetches() {
 #[tokio::test]
 async fn callers_who_hang_up_keep_no_key_from_others() {
     let world = World::new().await;
-    world.believes(&world.ed.token(&world.good())).await;
+    world.accepts(&world.ed.token(&world.good())).await;
     let new = SigningKey::new("new", Algorithm::EdDSA);
     world.issuer.answers(Answer { delay: Duration::from_millis(300), ..Answer::keys(&[&new]) });
 
@@ -547,24 +547,24 @@ async fn keys_that_share_their_id_or_have_none_are_all_tried() {
         let stranger = SigningKey::new("c", Algorithm::EdDSA);
 
         let sign = |key: &SigningKey| key.sign(&json!({"alg": "EdDSA", "kid": id}), &claims(&issuer, &ann, &json!({})));
-        believes(&ann, &sign(&keys[0])).await;
-        believes(&ann, &sign(&keys[1])).await;
+        accepts(&ann, &sign(&keys[0])).await;
+        accepts(&ann, &sign(&keys[1])).await;
         refuses(&ann, &sign(&stranger), "signature").await;
     }
 }
 
 #[tokio::test]
-async fn a_new_key_is_believed_at_once_and_an_old_one_as_long_as_it_is_published() {
+async fn a_new_key_is_accepted_at_once_and_an_old_one_as_long_as_it_is_published() {
     let world = World::with(json!({"jwks_max_age_secs": 1})).await;
     let old = world.ed.token(&world.good());
-    world.believes(&old).await;
+    world.accepts(&old).await;
 
     let new = SigningKey::new("new", Algorithm::EdDSA);
     world.issuer.answers(Answer::keys(&[&new, world.ed]));
-    world.believes(&new.token(&world.good())).await;
-    world.believes(&old).await;
+    world.accepts(&new.token(&world.good())).await;
+    world.accepts(&old).await;
 
-    // Withdrawn: not believed for longer than the keys are kept, though the verdict on it was.
+    // Withdrawn: not accepted for longer than the keys are kept, though the verdict on it was.
     world.issuer.answers(Answer::keys(&[&new]));
     sleep(Duration::from_secs(5)).await;
     world.refuses(&old, "(kid)").await;
@@ -573,7 +573,7 @@ async fn a_new_key_is_believed_at_once_and_an_old_one_as_long_as_it_is_published
     world.issuer.answers(Answer::keys(&[&new, &other]));
     sleep(Duration::from_secs(5)).await;
     world.refuses(&old, "signature").await;
-    world.believes(&other.token(&world.good())).await;
+    world.accepts(&other.token(&world.good())).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -601,7 +601,7 @@ async fn an_issuer_that_fails_locks_nobody_out() {
         async move {
             let world = World::with(json!({"jwks_max_age_secs": 1})).await;
             let known = world.ed.token(&world.good());
-            world.believes(&known).await;
+            world.accepts(&known).await;
             let before = world.issuer.fetches();
             world.issuer.answers(answer);
 
@@ -610,9 +610,9 @@ async fn an_issuer_that_fails_locks_nobody_out() {
             let reply = timeout(Duration::from_secs(10), list(&world.ann, &unknown)).await.unwrap();
             reply.is_problem(503, "unavailable");
             assert!(world.issuer.fetches() > before);
-            world.believes(&known).await;
+            world.accepts(&known).await;
             // Not only what it has a verdict on.
-            world.believes(&world.ec.token(&world.good())).await;
+            world.accepts(&world.ec.token(&world.good())).await;
         }
     })
     .await;
@@ -643,14 +643,14 @@ async fn a_server_starts_while_its_issuer_is_down() {
         assert!(started.elapsed() < Duration::from_secs(10));
         sleep(Duration::from_millis(100)).await;
     }
-    believes(&ann, &key.token(&claims)).await;
+    accepts(&ann, &key.token(&claims)).await;
 }
 
 #[tokio::test]
 async fn a_verdict_ends_with_its_token() {
     let world = World::with(json!({"leeway_secs": 0})).await;
     let brief = world.ed.token(&world.claims(&json!({"exp": now() + 5})));
-    world.believes(&brief).await;
+    world.accepts(&brief).await;
     sleep(Duration::from_secs(6)).await;
     world.refuses(&brief, "it expired").await;
 }
@@ -667,12 +667,12 @@ async fn keys_may_stand_in_a_file_that_changes() {
     let ann = app.new_user();
     let claims = json!({"sub": ann.id, "exp": now() + 900, "iss": "issuer", "aud": ["x", "tasks"]});
 
-    believes(&ann, &one.token(&claims)).await;
+    accepts(&ann, &one.token(&claims)).await;
     write(&[&one, &two]);
-    believes(&ann, &two.token(&claims)).await;
+    accepts(&ann, &two.token(&claims)).await;
     fs::remove_file(&file).unwrap();
     sleep(Duration::from_secs(4)).await;
-    believes(&ann, &one.token(&claims)).await;
+    accepts(&ann, &one.token(&claims)).await;
 }
 
 #[tokio::test]
@@ -681,7 +681,7 @@ async fn another_claim_may_hold_the_users_id() {
     let with =
         |uid: Value| world.claims(&json!({"sub": "somebody|else", "https://example.com/uid": uid, "aud": "tasks"}));
 
-    world.believes(&world.ed.token(&with(json!(world.ann.id)))).await;
+    world.accepts(&world.ed.token(&with(json!(world.ann.id)))).await;
     world.refuses(&world.ed.token(&with(json!(1))), "its claim `https://example.com/uid` is not a text").await;
     world
         .refuses(&world.ed.token(&world.claims(&json!({"aud": "tasks"}))), "its claim `https://example.com/uid`")

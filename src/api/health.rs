@@ -1,20 +1,20 @@
 //! Whether the server works. These operations ask for no token: supervisors have none.
 
-use poem::{IntoResponse, Response, http::StatusCode};
+use poem::http::StatusCode;
 use poem_openapi::{
-    ApiResponse, Object, OpenApi,
-    registry::{MetaResponses, MetaSchema, Registry},
+    Object, OpenApi,
+    registry::MetaResponse,
     types::{Example, Type},
 };
 use serde::Serialize;
 
 use super::{
-    Tag,
-    reply::{described, json, one},
+    Tag, declares,
+    reply::{Described, Reply, json, response},
 };
 use crate::{
-    contract::published,
-    problem::{self, Fault, Kind, Problem, Refusals},
+    problem::{Fault, Problem, types},
+    schema::{one_of, published},
     store::Store,
 };
 
@@ -37,34 +37,25 @@ impl Health {
     /// It asks nothing of the database: a server that answers needs no restart.
     #[oai(path = "/health", method = "get", operation_id = "getHealth")]
     #[expect(clippy::unused_async, reason = "every operation is asynchronous")]
-    async fn get_health(&self) -> Result<Well, Problem<OnHealth>> {
-        Ok(Well)
+    async fn get_health(&self) -> Result<Reply<Healthy>, Problem<OnHealth>> {
+        Ok(Reply::healthy())
     }
 
     /// Ask whether the server can serve
     ///
     /// It asks the database. While that does not answer, requests are better sent elsewhere.
     #[oai(path = "/health/ready", method = "get", operation_id = "getReadiness")]
-    async fn get_readiness(&self) -> Result<Well, Problem<OnReadiness>> {
+    async fn get_readiness(&self) -> Result<Reply<Healthy>, Problem<OnReadiness>> {
         self.store.ready().await.map_err(Fault::Unavailable)?;
-        Ok(Well)
+        Ok(Reply::healthy())
     }
 }
 
-/// What asking whether the server runs may answer: a defect of ours is everywhere possible.
-#[derive(Debug)]
-pub(super) struct OnHealth;
-
-impl Refusals for OnHealth {
-    const KINDS: &'static [&'static [Kind]] = &[&[problem::INTERNAL]];
-}
-
-/// What asking for the readiness may answer.
-#[derive(Debug)]
-pub(super) struct OnReadiness;
-
-impl Refusals for OnReadiness {
-    const KINDS: &'static [&'static [Kind]] = &[problem::OF_THE_DATABASE];
+declares! {
+    /// What asking whether the server runs may answer: a defect of ours is possible everywhere.
+    OnHealth: &[types::INTERNAL];
+    /// What asking for the readiness may answer.
+    OnReadiness: types::DATABASE;
 }
 
 /// The server works.
@@ -81,7 +72,7 @@ enum State {
     Ok,
 }
 
-published!(State, MetaSchema { enum_items: vec!["ok".into()], ..MetaSchema::new("string") });
+published!(State, one_of(["ok"]));
 
 const OK: Status = Status { status: State::Ok };
 
@@ -93,20 +84,18 @@ impl Example for Status {
 
 /// The reply of a server that works.
 #[derive(Debug)]
-struct Well;
+struct Healthy;
 
-impl IntoResponse for Well {
-    fn into_response(self) -> Response {
-        json(StatusCode::OK, &OK)
+impl Reply<Healthy> {
+    fn healthy() -> Self {
+        json(StatusCode::OK, &OK).into()
     }
 }
 
-impl ApiResponse for Well {
-    fn meta() -> MetaResponses {
-        one(described(StatusCode::OK, "All is well.", Some(Status::schema_ref()), Vec::new()))
-    }
+impl Described for Healthy {
+    type Body = Status;
 
-    fn register(registry: &mut Registry) {
-        Status::register(registry);
+    fn responses() -> Vec<MetaResponse> {
+        vec![response(StatusCode::OK, "All is well.", Some(Status::schema_ref()), Vec::new())]
     }
 }

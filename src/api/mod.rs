@@ -7,8 +7,7 @@ use poem_openapi::Tags;
 use crate::store::Store;
 
 mod health;
-mod parameters;
-pub(crate) mod reply;
+mod reply;
 mod tasks;
 
 pub use health::Health;
@@ -30,3 +29,17 @@ enum Tag {
     /// Whether the server works. No token is needed.
     Health,
 }
+
+/// Declares what operations may answer beside their replies.
+macro_rules! declares {
+    ($($(#[$doc:meta])* $name:ident: $($problems:expr),*;)*) => {$(
+        $(#[$doc])*
+        #[derive(Debug)]
+        pub(super) struct $name;
+
+        impl crate::problem::Declared for $name {
+            const PROBLEMS: &'static [&'static [crate::problem::ProblemType]] = &[$($problems),*];
+        }
+    )*};
+}
+use declares;

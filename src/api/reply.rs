@@ -3,9 +3,11 @@
 //! They are serialised straight from the types. poem-openapi's own would build a tree of JSON values first, which costs
 //! more than all the rest of a request.
 
+use std::marker::PhantomData;
+
 use poem::{
     IntoResponse, Response,
-    http::{StatusCode, Uri, header},
+    http::{HeaderName, StatusCode, Uri, header},
 };
 use poem_openapi::{
     ApiResponse,
@@ -16,52 +18,118 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 use url::form_urlencoded;
 
-use super::parameters::{Cursor, EntityTags};
 use crate::{
-    contract,
-    store::{MAX_PAGE, Outcome, Page},
-    task::Task,
+    request::{Cursor, IfNoneMatch, query_pairs},
+    schema::{self, header, one_of, text},
+    store::{Outcome, Page},
+    task::{MAX_PAGE, Task},
 };
 
 const JSON: &str = "application/json";
+const NEXT_CURSOR: HeaderName = HeaderName::from_static("next-cursor");
 /// Marks an answer that is given again.
-const REPLAYED: &str = "Idempotent-Replayed";
+const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
-/// A page of tasks, or word that the caller has it already.
+/// A reply, ready to be sent. `D` is how the contract shows it; only the constructors here make one.
 #[derive(Debug)]
-pub(super) enum Listed {
-    Page { tasks: Vec<Task>, tag: String, next: Option<Next> },
-    NotModified { tag: String },
+pub(super) struct Reply<D>(Response, PhantomData<fn() -> D>);
+
+/// How the contract shows the replies of an operation.
+pub(super) trait Described {
+    /// What their bodies are made of.
+    type Body: Type;
+
+    /// They, by status.
+    fn responses() -> Vec<MetaResponse>;
 }
 
-#[derive(Debug)]
-pub(super) struct Next {
-    link: String,
-    cursor: Cursor,
-}
-
-impl Listed {
-    /// `uri` is that of the page itself: the next one differs in the cursor only.
-    pub(super) fn unless(if_none_match: Option<EntityTags>, page: Page, uri: &Uri) -> Self {
-        let tag = list_tag(&page);
-        if if_none_match.is_some_and(|tags| tags.hold(&tag)) {
-            return Self::NotModified { tag };
-        }
-        let last = page.tasks.last().filter(|_| page.has_more).map(|task| Cursor::at(task.id));
-        let next = last.map(|cursor| {
-            let query = form_urlencoded::Serializer::new(String::new())
-                .extend_pairs(contract::pairs(uri).filter(|(name, _)| name != "cursor"))
-                .append_pair("cursor", &cursor.to_string())
-                .finish();
-            Next { link: format!("<{}?{query}>; rel=\"next\"", uri.path()), cursor }
-        });
-        Self::Page { tasks: page.tasks, tag, next }
+impl<D> From<Response> for Reply<D> {
+    fn from(response: Response) -> Self {
+        Self(response, PhantomData)
     }
 }
 
-/// What stands between the quotes of a page's entity tag. It says which tasks in which versions make the page; a task of
-/// one version is always the same, but for how a version of this program writes it.
-fn list_tag(page: &Page) -> String {
+impl<D: Send> IntoResponse for Reply<D> {
+    fn into_response(self) -> Response {
+        self.0
+    }
+}
+
+impl<D: Described> ApiResponse for Reply<D> {
+    fn meta() -> MetaResponses {
+        MetaResponses { responses: D::responses() }
+    }
+
+    fn register(registry: &mut Registry) {
+        D::Body::register(registry);
+    }
+}
+
+/// A page of tasks, or word that the caller has it already.
+#[derive(Debug)]
+pub(super) struct Listed;
+
+impl Reply<Listed> {
+    /// `uri` is that of the page itself: the next one differs in the cursor only.
+    pub(super) fn page(page: &Page, if_none_match: Option<&IfNoneMatch>, uri: &Uri) -> Self {
+        let tag = page_tag(page);
+        if if_none_match.is_some_and(|listed| listed.matches(&tag)) {
+            return not_modified(&tag).into();
+        }
+        let mut reply = tagged(StatusCode::OK, &tag, &page.tasks);
+        if let Some(last) = page.tasks.last().filter(|_| page.has_more) {
+            let cursor = Cursor::at(last.id).to_string();
+            let query = form_urlencoded::Serializer::new(String::new())
+                .extend_pairs(query_pairs(uri).filter(|(name, _)| name != "cursor"))
+                .append_pair("cursor", &cursor)
+                .finish();
+            add(&mut reply, header::LINK, &format!("<{}?{query}>; rel=\"next\"", uri.path()));
+            add(&mut reply, NEXT_CURSOR, &cursor);
+        }
+        reply.into()
+    }
+}
+
+impl Described for Listed {
+    type Body = Task;
+
+    fn responses() -> Vec<MetaResponse> {
+        let link = MetaSchema {
+            pattern: Some(r#"^<[^>]*>; rel="next"$"#.to_owned()),
+            ..text("The path of the next page, as `<path>; rel=\"next\"` (RFC 8288). Not on the last page.")
+        };
+        let cursor = MetaSchema {
+            description: Some("The `cursor` of the next page. Not on the last page."),
+            ..Cursor::bare_schema()
+        };
+        let tag = || {
+            let schema = MetaSchema {
+                example: Some("\"5f0c2c3de1aa4d52b7a19c1e019aa5b1\"".into()),
+                min_length: Some(3),
+                max_length: Some(66),
+                pattern: Some(r#"^"[0-9a-f]{1,64}"$"#.to_owned()),
+                ..text("The entity tag of this page, in double quotes.")
+            };
+            header("ETag", schema, true)
+        };
+        let tasks = MetaSchema {
+            items: Some(Box::new(Task::schema_ref())),
+            max_items: Some(MAX_PAGE.into()),
+            ..MetaSchema::new("array")
+        };
+        let page = Some(MetaSchemaRef::Inline(Box::new(tasks)));
+        let headers = vec![tag(), header("Link", link, false), header("Next-Cursor", cursor, false)];
+        let unchanged = "The page still has an entity tag that `If-None-Match` lists.";
+        vec![
+            response(StatusCode::OK, "A page of tasks, the newest first.", page, headers),
+            response(StatusCode::NOT_MODIFIED, unchanged, None, vec![tag()]),
+        ]
+    }
+}
+
+/// The opaque part of a page's entity tag. It says which tasks in which versions make the page; a task of one version is
+/// always the same, but for how a version of this program writes it.
+fn page_tag(page: &Page) -> String {
     let mut hash = Sha256::new_with_prefix(env!("CARGO_PKG_VERSION"));
     hash.update([page.has_more.into()]);
     for task in &page.tasks {
@@ -72,194 +140,95 @@ fn list_tag(page: &Page) -> String {
     hash.finalize()[..16].iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-impl IntoResponse for Listed {
-    fn into_response(self) -> Response {
-        let (tasks, tag, next) = match self {
-            Self::NotModified { tag } => return not_modified(&tag),
-            Self::Page { tasks, tag, next } => (tasks, tag, next),
-        };
-        let reply = tagged(StatusCode::OK, &tag, &tasks);
-        match next {
-            None => reply,
-            Some(Next { link, cursor }) => {
-                reply.with_header(header::LINK, link).with_header("Next-Cursor", cursor.to_string()).into_response()
+/// Declares replies that carry one task: the status, what the contract says of it, and the headers beside the entity tag.
+macro_rules! task_replies {
+    ($($(#[$doc:meta])* $name:ident: $status:ident $description:literal $(+ $header:ident)*;)*) => {$(
+        $(#[$doc])*
+        #[derive(Debug)]
+        pub(super) struct $name;
+
+        impl Described for $name {
+            type Body = Task;
+
+            fn responses() -> Vec<MetaResponse> {
+                let headers = vec![etag(), $($header()),*];
+                vec![response(StatusCode::$status, $description, Some(Task::schema_ref()), headers)]
             }
         }
-    }
+    )*};
 }
 
-impl ApiResponse for Listed {
-    fn meta() -> MetaResponses {
-        let link = MetaSchema {
-            pattern: Some(r#"^<[^>]*>; rel="next"$"#.to_owned()),
-            ..text("The path of the next page, as `<path>; rel=\"next\"` (RFC 8288). Not on the last page.")
-        };
-        let cursor =
-            MetaSchema { description: Some("The `cursor` of the next page. Not on the last page."), ..Cursor::form() };
-        let tag = || {
-            let form = MetaSchema {
-                example: Some("\"5f0c2c3de1aa4d52b7a19c1e019aa5b1\"".into()),
-                min_length: Some(3),
-                max_length: Some(66),
-                pattern: Some(r#"^"[0-9a-f]{1,64}"$"#.to_owned()),
-                ..text("The entity tag of this page, in double quotes.")
-            };
-            named("ETag", form, true)
-        };
-        let headers = vec![tag(), named("Link", link, false), named("Next-Cursor", cursor, false)];
-        let page = "A page of tasks, the newest first.";
-        let tasks = MetaSchema {
-            items: Some(Box::new(Task::schema_ref())),
-            max_items: Some(MAX_PAGE.into()),
-            ..MetaSchema::new("array")
-        };
-        let unchanged = "The page still has an entity tag that `If-None-Match` lists.";
-        MetaResponses {
-            responses: vec![
-                described(StatusCode::OK, page, Some(MetaSchemaRef::Inline(Box::new(tasks))), headers),
-                described(StatusCode::NOT_MODIFIED, unchanged, None, vec![tag()]),
-            ],
-        }
-    }
-
-    fn register(registry: &mut Registry) {
-        Task::register(registry);
-    }
+task_replies! {
+    /// A task that was created.
+    Created: CREATED "The task, as it was created." + location + replayed;
+    /// A task after a change.
+    Changed: OK "The task, as it is now.";
+    /// A task after a change that may have been made when the request was sent before.
+    Toggled: OK "The task, as the request left it." + replayed;
+    /// A task that was asked for.
+    Found: OK "The task.";
 }
 
-/// A task that was created.
-#[derive(Debug)]
-pub(super) struct Created {
-    outcome: Outcome,
-    location: String,
-}
-
-impl Created {
+impl Reply<Created> {
     /// `tasks` is where the task was created: its own path is below.
-    pub(super) fn new(outcome: Outcome, tasks: &Uri) -> Self {
-        Self { location: format!("{}/{}", tasks.path(), outcome.task.id.0), outcome }
+    pub(super) fn created(outcome: &Outcome, tasks: &Uri) -> Self {
+        let mut reply = of_outcome(StatusCode::CREATED, outcome);
+        add(&mut reply, header::LOCATION, &format!("{}/{}", tasks.path(), outcome.task.id.0));
+        reply.into()
     }
 }
 
-impl IntoResponse for Created {
-    fn into_response(self) -> Response {
-        replayed(StatusCode::CREATED, &self.outcome).with_header(header::LOCATION, self.location).into_response()
+impl Reply<Changed> {
+    pub(super) fn changed(task: &Task) -> Self {
+        of_task(StatusCode::OK, task).into()
     }
 }
 
-impl ApiResponse for Created {
-    fn meta() -> MetaResponses {
-        let location = MetaSchema {
-            description: Some("The path of the task."),
-            // A user's id, each character in four bytes and each byte written as %XX, and what surrounds it.
-            max_length: Some(3200),
-            ..MetaSchema::new_with_format("string", "uri-reference")
-        };
-        let headers = vec![etag(), named("Location", location, true), replay()];
-        one(described(StatusCode::CREATED, "The task, as it was created.", Some(Task::schema_ref()), headers))
-    }
-
-    fn register(registry: &mut Registry) {
-        Task::register(registry);
+impl Reply<Toggled> {
+    pub(super) fn toggled(outcome: &Outcome) -> Self {
+        of_outcome(StatusCode::OK, outcome).into()
     }
 }
 
 /// A task, or word that the caller has it already.
 #[derive(Debug)]
-pub(super) enum Fetched {
-    Task(Task),
-    NotModified { version: i32 },
-}
+pub(super) struct Fetched;
 
-impl Fetched {
-    pub(super) fn unless(if_none_match: Option<EntityTags>, task: Task) -> Self {
-        match if_none_match {
-            Some(tags) if tags.hold(&task.version.to_string()) => Self::NotModified { version: task.version },
-            _ => Self::Task(task),
-        }
+impl Reply<Fetched> {
+    pub(super) fn task(task: &Task, if_none_match: Option<&IfNoneMatch>) -> Self {
+        let tag = task.version.to_string();
+        let is_known = if_none_match.is_some_and(|listed| listed.matches(&tag));
+        if is_known { not_modified(&tag).into() } else { of_task(StatusCode::OK, task).into() }
     }
 }
 
-impl IntoResponse for Fetched {
-    fn into_response(self) -> Response {
-        match self {
-            Self::Task(task) => of_version(StatusCode::OK, &task),
-            Self::NotModified { version } => not_modified(&version.to_string()),
-        }
-    }
-}
+impl Described for Fetched {
+    type Body = Task;
 
-impl ApiResponse for Fetched {
-    fn meta() -> MetaResponses {
-        let mut meta = Changed::meta();
-        meta.responses[0].description = "The task.";
+    fn responses() -> Vec<MetaResponse> {
         let unchanged = "The task still has an entity tag that `If-None-Match` lists.";
-        meta.responses.push(described(StatusCode::NOT_MODIFIED, unchanged, None, vec![etag()]));
-        meta
-    }
-
-    fn register(registry: &mut Registry) {
-        Task::register(registry);
-    }
-}
-
-/// A task after a change.
-#[derive(Debug)]
-pub(super) struct Changed(pub(super) Task);
-
-impl IntoResponse for Changed {
-    fn into_response(self) -> Response {
-        of_version(StatusCode::OK, &self.0)
-    }
-}
-
-impl ApiResponse for Changed {
-    fn meta() -> MetaResponses {
-        one(described(StatusCode::OK, "The task, as it is now.", Some(Task::schema_ref()), vec![etag()]))
-    }
-
-    fn register(registry: &mut Registry) {
-        Task::register(registry);
-    }
-}
-
-/// A task after a change that may have been made when the request was sent before.
-#[derive(Debug)]
-pub(super) struct Toggled(pub(super) Outcome);
-
-impl IntoResponse for Toggled {
-    fn into_response(self) -> Response {
-        replayed(StatusCode::OK, &self.0)
-    }
-}
-
-impl ApiResponse for Toggled {
-    fn meta() -> MetaResponses {
-        let headers = vec![etag(), replay()];
-        one(described(StatusCode::OK, "The task, as the request left it.", Some(Task::schema_ref()), headers))
-    }
-
-    fn register(registry: &mut Registry) {
-        Task::register(registry);
+        let mut responses = Found::responses();
+        responses.push(response(StatusCode::NOT_MODIFIED, unchanged, None, vec![etag()]));
+        responses
     }
 }
 
 /// A task is gone.
 #[derive(Debug)]
-pub(super) struct Removed;
+pub(super) struct Deleted;
 
-impl IntoResponse for Removed {
-    fn into_response(self) -> Response {
-        StatusCode::NO_CONTENT.into_response()
+impl Reply<Deleted> {
+    pub(super) fn deleted() -> Self {
+        StatusCode::NO_CONTENT.into_response().into()
     }
 }
 
-impl ApiResponse for Removed {
-    fn meta() -> MetaResponses {
-        one(described(StatusCode::NO_CONTENT, "The task is deleted.", None, Vec::new()))
-    }
+impl Described for Deleted {
+    type Body = Task;
 
-    fn register(_: &mut Registry) {}
+    fn responses() -> Vec<MetaResponse> {
+        vec![response(StatusCode::NO_CONTENT, "The task is deleted.", None, Vec::new())]
+    }
 }
 
 /// A reply in JSON.
@@ -268,26 +237,37 @@ pub(super) fn json(status: StatusCode, body: &impl Serialize) -> Response {
     Response::builder().status(status).header(header::CONTENT_TYPE, JSON).body(bytes)
 }
 
-/// `tag` is what stands between the quotes of the entity tag.
+/// A reply in JSON with an entity tag, of which `tag` is the opaque part.
 fn tagged(status: StatusCode, tag: &str, body: &impl Serialize) -> Response {
-    json(status, body).with_header(header::ETAG, format!("\"{tag}\"")).into_response()
+    let mut reply = json(status, body);
+    add(&mut reply, header::ETAG, &format!("\"{tag}\""));
+    reply
 }
 
-fn of_version(status: StatusCode, task: &Task) -> Response {
+fn of_task(status: StatusCode, task: &Task) -> Response {
     tagged(status, &task.version.to_string(), task)
 }
 
+fn of_outcome(status: StatusCode, outcome: &Outcome) -> Response {
+    let mut reply = of_task(status, &outcome.task);
+    if outcome.is_replay {
+        add(&mut reply, REPLAYED, "true");
+    }
+    reply
+}
+
 fn not_modified(tag: &str) -> Response {
-    StatusCode::NOT_MODIFIED.with_header(header::ETAG, format!("\"{tag}\"")).into_response()
+    let mut reply = StatusCode::NOT_MODIFIED.into_response();
+    add(&mut reply, header::ETAG, &format!("\"{tag}\""));
+    reply
 }
 
-fn replayed(status: StatusCode, outcome: &Outcome) -> Response {
-    let reply = of_version(status, &outcome.task);
-    if outcome.is_replay { reply.with_header(REPLAYED, "true").into_response() } else { reply }
+fn add(reply: &mut Response, name: HeaderName, value: &str) {
+    reply.headers_mut().insert(name, value.parse().expect("our own headers are printable"));
 }
 
-/// How the contract shows a reply.
-pub(super) fn described(
+/// How the contract shows one status of a reply.
+pub(super) fn response(
     status: StatusCode,
     description: &'static str,
     schema: Option<MetaSchemaRef>,
@@ -297,41 +277,24 @@ pub(super) fn described(
     MetaResponse { description, status: Some(status.as_u16()), status_range: None, content, headers }
 }
 
-pub(super) fn one(response: MetaResponse) -> MetaResponses {
-    MetaResponses { responses: vec![response] }
-}
-
-fn text(description: &'static str) -> MetaSchema {
-    MetaSchema { description: Some(description), ..MetaSchema::new("string") }
-}
-
 fn etag() -> MetaHeader {
     let description = Some("The entity tag of the task: its version in double quotes.");
-    named("ETag", MetaSchema { description, ..entity_tag() }, true)
+    header("ETag", MetaSchema { description, ..schema::entity_tag() }, true)
 }
 
-/// How the contract shows the entity tag of a task.
-pub(crate) fn entity_tag() -> MetaSchema {
-    MetaSchema {
-        example: Some("\"2\"".into()),
-        min_length: Some(3),
-        max_length: Some(12),
-        pattern: Some(r#"^"[1-9][0-9]{0,9}"$"#.to_owned()),
-        ..MetaSchema::new("string")
-    }
-}
-
-fn replay() -> MetaHeader {
+fn location() -> MetaHeader {
     let schema = MetaSchema {
-        enum_items: vec!["true".into()],
-        ..text(
-            "That this is the answer that a request with this `Idempotency-Key` was given before. Not on the first answer.",
-        )
+        description: Some("The path of the task."),
+        // A user's id, each character in four bytes and each byte written as %XX, and what surrounds it.
+        max_length: Some(3200),
+        ..MetaSchema::new_with_format("string", "uri-reference")
     };
-    named(REPLAYED, schema, false)
+    header("Location", schema, true)
 }
 
-fn named(name: &str, schema: MetaSchema, required: bool) -> MetaHeader {
-    let description = schema.description.unwrap_or_default();
-    contract::header(name, description, MetaSchema { description: None, ..schema }, required)
+fn replayed() -> MetaHeader {
+    let description = Some(
+        "That this is the answer that a request with this `Idempotency-Key` was given before. Not on the first answer.",
+    );
+    header("Idempotent-Replayed", MetaSchema { description, ..one_of(["true"]) }, false)
 }

@@ -4,16 +4,15 @@ use poem::http::Uri;
 use poem_openapi::OpenApi;
 
 use super::{
-    Tag,
-    parameters::{Cursor, EntityTags, IdempotencyKey, Limit},
-    reply::{Changed, Created, Fetched, Listed, Removed, Toggled},
+    Tag, declares,
+    reply::{Changed, Created, Deleted, Fetched, Listed, Reply, Toggled},
 };
 use crate::{
-    auth::owner,
-    contract::{Body, Header, OptionalBody, Path, Query},
-    problem::{self, Kind, Problem, Refusals},
-    store::{Once, Store, TaskStatus},
-    task::{NewTask, TaskCompletion, TaskId, TaskUpdate},
+    auth::Owner,
+    problem::{Problem, types},
+    request::{Body, Cursor, Header, IdempotencyKey, IfMatch, IfNoneMatch, Limit, OptionalBody, Path, Query},
+    store::{IdempotentRequest, Store},
+    task::{NewTask, TaskCompletion, TaskId, TaskStatus, TaskUpdate},
 };
 
 /// The operations on one user's tasks.
@@ -39,20 +38,16 @@ impl Tasks {
     #[oai(path = "/api/:user_id/tasks", method = "get", operation_id = "listTasks")]
     async fn list_tasks(
         &self,
-        user_id: owner::Path,
+        user_id: Path<Owner>,
         status: Query<TaskStatus>,
         limit: Query<Limit>,
         cursor: Query<Cursor>,
-        /// Entity tags that the caller has already, or `*`. If what is asked for still has one of them, the answer is
-        /// 304, without a body.
-        #[oai(name = "If-None-Match")]
-        if_none_match: Header<EntityTags>,
+        #[oai(name = "If-None-Match")] if_none_match: Header<IfNoneMatch>,
         uri: &Uri,
-    ) -> Result<Listed, Problem<OnTasks>> {
-        let limit = limit.0.unwrap_or_default();
-        let page =
-            self.store.tasks(&user_id).list(status.0.unwrap_or_default(), cursor.0.map(Cursor::after), limit.0).await?;
-        Ok(Listed::unless(if_none_match.0, page, uri))
+    ) -> Result<Reply<Listed>, Problem<OnTasks>> {
+        let (status, limit) = (status.0.unwrap_or_default(), limit.0.unwrap_or_default());
+        let page = self.store.tasks(&user_id.0).list(status, cursor.0.map(Cursor::after), limit.0).await?;
+        Ok(Reply::page(&page, if_none_match.0.as_ref(), uri))
     }
 
     /// Create a task
@@ -62,15 +57,15 @@ impl Tasks {
     #[oai(path = "/api/:user_id/tasks", method = "post", operation_id = "createTask")]
     async fn create_task(
         &self,
-        user_id: owner::Path,
+        user_id: Path<Owner>,
         #[oai(name = "Idempotency-Key")] idempotency_key: Header<IdempotencyKey>,
         /// The task to be created.
         task: Body<NewTask>,
         uri: &Uri,
-    ) -> Result<Created, Problem<OnNewTask>> {
-        let once = idempotency_key.0.map(|key| Once::new(key.0, &("createTask", &task.0)));
-        let outcome = self.store.tasks(&user_id).create(task.0, once).await?;
-        Ok(Created::new(outcome, uri))
+    ) -> Result<Reply<Created>, Problem<OnNewTask>> {
+        let once = idempotency_key.0.map(|key| IdempotentRequest::new(key.0, &("createTask", &task.0)));
+        let outcome = self.store.tasks(&user_id.0).create(task.0, once).await?;
+        Ok(Reply::created(&outcome, uri))
     }
 
     /// Read one task
@@ -79,15 +74,12 @@ impl Tasks {
     #[oai(path = "/api/:user_id/tasks/:task_id", method = "get", operation_id = "getTask")]
     async fn get_task(
         &self,
-        user_id: owner::Path,
+        user_id: Path<Owner>,
         task_id: Path<TaskId>,
-        /// Entity tags that the caller has already, or `*`. If what is asked for still has one of them, the answer is
-        /// 304, without a body.
-        #[oai(name = "If-None-Match")]
-        if_none_match: Header<EntityTags>,
-    ) -> Result<Fetched, Problem<OnTask>> {
-        let task = self.store.tasks(&user_id).get(task_id.0).await?;
-        Ok(Fetched::unless(if_none_match.0, task))
+        #[oai(name = "If-None-Match")] if_none_match: Header<IfNoneMatch>,
+    ) -> Result<Reply<Fetched>, Problem<OnTask>> {
+        let task = self.store.tasks(&user_id.0).get(task_id.0).await?;
+        Ok(Reply::task(&task, if_none_match.0.as_ref()))
     }
 
     /// Change a task
@@ -96,17 +88,15 @@ impl Tasks {
     #[oai(path = "/api/:user_id/tasks/:task_id", method = "put", operation_id = "updateTask")]
     async fn update_task(
         &self,
-        user_id: owner::Path,
+        user_id: Path<Owner>,
         task_id: Path<TaskId>,
-        /// Entity tags, or `*`. The request takes effect only if the task still has one of them. A weak tag (`W/"3"`)
-        /// never matches.
-        #[oai(name = "If-Match")]
-        if_match: Header<EntityTags>,
+        #[oai(name = "If-Match")] if_match: Header<IfMatch>,
         /// What to change.
         update: Body<TaskUpdate>,
-    ) -> Result<Changed, Problem<OnChangedTask>> {
-        let task = self.store.tasks(&user_id).update(task_id.0, update.0, EntityTags::expected(if_match.0)).await?;
-        Ok(Changed(task))
+    ) -> Result<Reply<Changed>, Problem<OnChangedTask>> {
+        let expected = IfMatch::expected_version(if_match.0);
+        let task = self.store.tasks(&user_id.0).update(task_id.0, update.0, expected).await?;
+        Ok(Reply::changed(&task))
     }
 
     /// Delete a task
@@ -115,15 +105,12 @@ impl Tasks {
     #[oai(path = "/api/:user_id/tasks/:task_id", method = "delete", operation_id = "deleteTask")]
     async fn delete_task(
         &self,
-        user_id: owner::Path,
+        user_id: Path<Owner>,
         task_id: Path<TaskId>,
-        /// Entity tags, or `*`. The request takes effect only if the task still has one of them. A weak tag (`W/"3"`)
-        /// never matches.
-        #[oai(name = "If-Match")]
-        if_match: Header<EntityTags>,
-    ) -> Result<Removed, Problem<OnDeletedTask>> {
-        self.store.tasks(&user_id).remove(task_id.0, EntityTags::expected(if_match.0)).await?;
-        Ok(Removed)
+        #[oai(name = "If-Match")] if_match: Header<IfMatch>,
+    ) -> Result<Reply<Deleted>, Problem<OnDeletedTask>> {
+        self.store.tasks(&user_id.0).remove(task_id.0, IfMatch::expected_version(if_match.0)).await?;
+        Ok(Reply::deleted())
     }
 
     /// Complete or reopen a task
@@ -133,49 +120,35 @@ impl Tasks {
     #[oai(path = "/api/:user_id/tasks/:task_id/complete", method = "patch", operation_id = "toggleTaskCompletion")]
     async fn toggle_task_completion(
         &self,
-        user_id: owner::Path,
+        user_id: Path<Owner>,
         task_id: Path<TaskId>,
-        /// Entity tags, or `*`. The request takes effect only if the task still has one of them. A weak tag (`W/"3"`)
-        /// never matches.
-        #[oai(name = "If-Match")]
-        if_match: Header<EntityTags>,
+        #[oai(name = "If-Match")] if_match: Header<IfMatch>,
         #[oai(name = "Idempotency-Key")] idempotency_key: Header<IdempotencyKey>,
         /// The state to bring the task into.
         completion: OptionalBody<TaskCompletion>,
-    ) -> Result<Toggled, Problem<OnToggledTask>> {
-        let (id, expected, completion) =
-            (task_id.0, EntityTags::expected(if_match.0), completion.0.unwrap_or_default());
-        let once = idempotency_key.0.map(|key| Once::new(key.0, &("toggleTaskCompletion", id, &expected, completion)));
-        Ok(Toggled(self.store.tasks(&user_id).toggle(id, completion, expected, once).await?))
+    ) -> Result<Reply<Toggled>, Problem<OnToggledTask>> {
+        let (id, expected) = (task_id.0, IfMatch::expected_version(if_match.0));
+        let completion = completion.0.unwrap_or_default();
+        let request = ("toggleTaskCompletion", id, &expected, completion);
+        let once = idempotency_key.0.map(|key| IdempotentRequest::new(key.0, &request));
+        let outcome = self.store.tasks(&user_id.0).toggle(id, completion, expected, once).await?;
+        Ok(Reply::toggled(&outcome))
     }
 }
 
-/// What the operations may answer beside their replies.
-macro_rules! refusals {
-    ($($(#[$doc:meta])* $name:ident: $($kinds:expr),*;)*) => {$(
-        $(#[$doc])*
-        #[derive(Debug)]
-        pub(super) struct $name;
-
-        impl Refusals for $name {
-            const KINDS: &'static [&'static [Kind]] = &[$($kinds),*];
-        }
-    )*};
-}
-
-refusals! {
+declares! {
     /// What listing may answer.
-    OnTasks: problem::OF_AN_OWNER, &[problem::INVALID_PARAMETER], problem::OF_THE_DATABASE;
+    OnTasks: types::AUTH, &[types::INVALID_PARAMETER], types::DATABASE;
     /// What creating may answer.
-    OnNewTask: problem::OF_AN_OWNER, problem::OF_A_KEY, problem::OF_A_BODY, problem::OF_THE_DATABASE;
+    OnNewTask: types::AUTH, types::IDEMPOTENCY, types::BODY, types::DATABASE;
     /// What reading one task may answer.
-    OnTask: problem::OF_AN_OWNER, problem::OF_A_TASK, problem::OF_THE_DATABASE;
+    OnTask: types::AUTH, types::TASK, types::DATABASE;
     /// What deleting may answer.
-    OnDeletedTask: problem::OF_AN_OWNER, problem::OF_A_TASK, &[problem::VERSION_MISMATCH], problem::OF_THE_DATABASE;
+    OnDeletedTask: types::AUTH, types::TASK, &[types::VERSION_MISMATCH], types::DATABASE;
     /// What changing a task may answer.
-    OnChangedTask: problem::OF_AN_OWNER, problem::OF_A_BODY, problem::OF_A_TASK, &[problem::VERSION_MISMATCH],
-        problem::OF_THE_DATABASE;
+    OnChangedTask: types::AUTH, types::BODY, types::TASK, &[types::VERSION_MISMATCH],
+        types::DATABASE;
     /// What completing or reopening may answer.
-    OnToggledTask: problem::OF_AN_OWNER, problem::OF_A_KEY, problem::OF_A_BODY, problem::OF_A_TASK,
-        &[problem::VERSION_MISMATCH], problem::OF_THE_DATABASE;
+    OnToggledTask: types::AUTH, types::IDEMPOTENCY, types::BODY, types::TASK,
+        &[types::VERSION_MISMATCH], types::DATABASE;
 }

@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 
 use crate::config::Secret;
 
-/// The smallest modulus of an RSA key that is believed, in bits (RFC 7518, section 3.3).
+/// The smallest modulus of an RSA key that is accepted, in bits (RFC 7518, section 3.3).
 const MIN_RSA_BITS: usize = 2048;
 
 /// The most keys that one issuer may publish.

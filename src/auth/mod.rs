@@ -1,7 +1,7 @@
 //! Who the caller is.
 //!
-//! Tokens come from elsewhere (Better Auth). [`token::Verifier`] believes or refuses them, and it alone makes an
-//! [`Owner`]: the value without which the store gives out nothing. Nothing else can make one.
+//! Tokens come from elsewhere (Better Auth). [`Verifier`] accepts or refuses them, and it alone makes an [`Owner`]: the
+//! value without which the store gives out nothing. Nothing else can make one.
 //!
 //! ```
 //! // An owner can be named and handed on …
@@ -28,8 +28,9 @@
 pub mod development;
 mod jwks;
 mod keys;
-pub mod owner;
+mod owner;
 pub mod token;
 
-pub use owner::Owner;
+pub use owner::{MAX_USER_ID_CHARS, Owner, is_user_id};
 pub use token::Verifier;
+pub(crate) use token::bearer_token;

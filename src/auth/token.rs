@@ -1,6 +1,6 @@
-//! Bearer tokens: reading, believing or refusing them, and minting them for development.
+//! Bearer tokens: reading, accepting or refusing them, and minting them for development.
 //!
-//! How tokens are believed is configured: by a shared secret, or by published keys. The token has no say in it. What this
+//! How tokens are accepted is configured: by a shared secret, or by published keys. The token has no say in it. What this
 //! must never do is fall back: to another claim for the user, to another key, to an unsigned token.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
@@ -14,12 +14,7 @@ use serde::{Deserialize, Deserializer, de::IgnoredAny};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::{
-    Owner,
-    jwks::Published,
-    keys::Key,
-    owner::{MAX_USER_ID_CHARS, Verified},
-};
+use super::{Owner, jwks::Published, keys::Key, owner::is_user_id};
 use crate::{
     clock::Clock,
     config::{self, Unusable},
@@ -33,14 +28,14 @@ const MAX_REPEATED_CHARS: usize = 100;
 /// How many verdicts are kept.
 const MAX_VERDICTS: usize = 10_000;
 
-/// Believes or refuses tokens. Cheap to clone.
+/// Accepts or refuses tokens. Cheap to clone.
 #[derive(Clone)]
 pub struct Verifier(Arc<Inner>);
 
 struct Inner {
     keys: Keys,
     rules: Rules,
-    /// What has been believed, by the token's hash. To verify a signature again would cost more than all the rest of a
+    /// What has been accepted, by the token's hash. To verify a signature again would cost more than all the rest of a
     /// short request. (With a shared secret it costs as little as the hash.)
     verdicts: Cache<[u8; 32], Verdict>,
     clock: Clock,
@@ -51,7 +46,7 @@ enum Keys {
     Published(Published),
 }
 
-/// That a token was believed. It holds as long as the key is published and the time has not come.
+/// That a token was accepted. It holds as long as the key is published and the time has not come.
 #[derive(Clone)]
 struct Verdict {
     owner: Owner,
@@ -70,7 +65,7 @@ struct Rules {
 }
 
 impl Verifier {
-    /// Believes tokens as `settings` say.
+    /// Accepts tokens as `settings` say.
     ///
     /// # Errors
     /// There is neither a secret nor a place of keys, or a file of keys can't be used.
@@ -83,7 +78,7 @@ impl Verifier {
             }
             (None, Some(url), _) => Keys::Published(Published::at_url(url.as_str().to_owned(), max_age)?),
             (None, None, Some(file)) => Keys::Published(Published::in_file(file.clone(), max_age).await?),
-            (None, None, None) => return Err(Unusable("there is nothing to believe tokens by".to_owned())),
+            (None, None, None) => return Err(Unusable("there is nothing to verify tokens with".to_owned())),
         };
         let is_published = matches!(keys, Keys::Published(_));
         let rules = Rules {
@@ -249,7 +244,7 @@ impl Rules {
         expect(&claims, "iss", "issuer", self.issuer.as_deref())?;
         expect(&claims, "aud", "audience", self.audience.as_deref())?;
         match claims.get(&self.user_id_claim) {
-            Some(Value::String(id)) if is_user_id(id) => Ok((Owner(Verified(id.clone())), expires_at)),
+            Some(Value::String(id)) if is_user_id(id) => Ok((Owner::verified(id.clone()), expires_at)),
             _ if self.user_id_claim == "sub" => {
                 Err(Fault::invalid_token("its subject (sub) is not a text of 1 to 255 characters"))
             }
@@ -312,15 +307,8 @@ fn seconds(at: DateTime<Utc>) -> f64 {
     at.timestamp_millis() as f64 / 1e3
 }
 
-/// Whether `text` can be a user's id.
-#[must_use]
-pub fn is_user_id(text: &str) -> bool {
-    // PostgreSQL can't keep NUL.
-    (1..=MAX_USER_ID_CHARS).contains(&text.chars().count()) && !text.contains('\0')
-}
-
 /// The token in the one header that may hold it.
-pub(super) fn bearer(headers: &HeaderMap) -> Result<&str, Fault> {
+pub(crate) fn bearer_token(headers: &HeaderMap) -> Result<&str, Fault> {
     let mut values = headers.get_all(AUTHORIZATION).iter();
     let Some(value) = values.next() else { return Err(Fault::NoToken) };
     if values.next().is_some() {
@@ -339,7 +327,7 @@ pub(super) fn bearer(headers: &HeaderMap) -> Result<&str, Fault> {
 /// There is no secret to sign with, or the signature can't be made.
 pub fn mint(settings: &config::Auth, user: &str, lifetime: Duration) -> Result<String, Unusable> {
     let secret = settings.secret.as_ref().ok_or_else(|| {
-        Unusable("tokens are believed by the issuer's published keys, so that only the issuer can make one: take one from it".to_owned())
+        Unusable("tokens are accepted by the issuer's published keys, so that only the issuer can make one: take one from it".to_owned())
     })?;
     let now = DateTime::<Utc>::from(Clock.now()).timestamp();
     let mut claims = json!({

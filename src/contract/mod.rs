@@ -1,34 +1,26 @@
-//! The contract: built once from the typed operations, mended in one pass, and used everywhere.
+//! The contract: built once from the typed operations, post-processed in one pass, and used everywhere.
 //!
 //! The same document is what `/openapi.json`, `/openapi.yaml`, `/docs` and `taskpact spec` give out, what request bodies
 //! are validated against, what tells which operation a request means, and what `cargo test` compares with
-//! `api-spec.yaml`. There must never be a second one.
+//! `api-spec.yaml`. There must never be a second one. The modules below know nothing of it: what they need of it is handed
+//! to them.
 
-use std::{
-    collections::{BTreeSet, HashMap},
-    marker::PhantomData,
-    sync::LazyLock,
-};
+use std::{collections::HashMap, marker::PhantomData};
 
 use bytes::Bytes;
 use jsonschema::{PatternOptions, Validator};
 use poem::{endpoint::BoxEndpoint, http::Method};
 use poem_openapi::{
     ContactObject, LicenseObject, OpenApi, OpenApiService, ServerObject,
-    registry::{MetaApi, MetaHeader, MetaSchema, MetaSchemaRef, Registry},
+    registry::{MetaApi, Registry},
 };
 use serde_json::{Value, json};
 
-use crate::api;
+use crate::{api, problem::ProblemType, request::Validators};
 
-mod body;
-mod mend;
-mod parameter;
+mod post_process;
 mod publish;
 
-pub use body::{Body, MAX_BODY_BYTES, OptionalBody};
-pub(crate) use parameter::pairs;
-pub use parameter::{Header, Parameter, Path, Query};
 pub use publish::routes;
 
 const DESCRIPTION: &str = "\
@@ -54,7 +46,7 @@ pub struct Contract {
     pub yaml: Bytes,
     docs: Bytes,
     operations: Vec<Operation>,
-    bodies: HashMap<String, Validator>,
+    validators: Validators,
 }
 
 /// One operation, as far as serving it needs to know.
@@ -65,19 +57,14 @@ pub struct Operation {
     /// Its method.
     pub method: Method,
     template: String,
-    statuses: BTreeSet<u16>,
+    problems: Vec<&'static ProblemType>,
 }
 
 impl Operation {
-    /// Whether the contract says that this operation may answer with `status`.
+    /// Whether the operation declares that it may answer with this type of problem.
     #[must_use]
-    pub fn may_answer(&self, status: u16) -> bool {
-        self.statuses.contains(&status)
-    }
-
-    /// The name of the parameter that comes `n`-th in the path, from 0.
-    fn parameter(&self, n: usize) -> Option<&str> {
-        self.template.split('/').filter_map(|segment| segment.strip_prefix('{')?.strip_suffix('}')).nth(n)
+    pub fn declares(&self, problem: &ProblemType) -> bool {
+        self.problems.contains(&problem)
     }
 
     fn is_at(&self, path: &str) -> bool {
@@ -97,13 +84,9 @@ impl Operation {
 
 impl Contract {
     /// The contract of this program.
+    #[expect(clippy::new_without_default, reason = "there is one contract, which nobody takes for a default")]
     #[must_use]
-    pub fn get() -> &'static Self {
-        static CONTRACT: LazyLock<Contract> = LazyLock::new(Contract::build);
-        &CONTRACT
-    }
-
-    fn build() -> Self {
+    pub fn new() -> Self {
         let service =
             OpenApiService::new(Described::<api::Operations>(PhantomData), "Taskpact", env!("CARGO_PKG_VERSION"))
                 .description(DESCRIPTION)
@@ -112,14 +95,13 @@ impl Contract {
                 .server(ServerObject::new("/").description("This server"));
         let raw = service.spec();
         let mut document: Value = serde_json::from_str(&raw).expect("poem-openapi writes JSON");
-        mend::mend(&mut document);
+        let operations = post_process::apply(&mut document);
 
         let json = serde_json::to_string_pretty(&document).expect("a document is plain data") + "\n";
         // The writer indents empty lines too; an editor that trims them must not break the comparison.
         let yaml = serde_saphyr::to_string(&document).expect("a document is plain data");
         let yaml: String = yaml.lines().map(|line| line.trim_end().to_owned() + "\n").collect();
-        // poem's page holds poem's own, unmended document, as a script's literal, and has an icon fetched that is not
-        // there.
+        // poem's page holds the document from before that, as a script's literal, and has an icon fetched that is not there.
         let mut docs = "<!doctype html>".to_owned() + &service.swagger_ui_html();
         let title = "<title>Swagger UI</title>";
         for (theirs, ours) in [
@@ -130,20 +112,18 @@ impl Contract {
             docs = docs.replace(theirs, ours);
         }
 
-        Self {
-            operations: operations(&document).collect(),
-            bodies: mend::body_schemas(&document)
-                .into_iter()
-                .map(|name| {
-                    let schema = json!({"$ref": format!("#/components/schemas/{name}")});
-                    let validator = validator(&document, &schema);
-                    (name, validator)
-                })
-                .collect(),
-            json: json.into(),
-            yaml: yaml.into(),
-            docs: docs.into(),
-        }
+        let validators = post_process::body_schemas(&document).into_iter().map(|name| {
+            let schema = json!({"$ref": format!("#/components/schemas/{name}")});
+            let validator = validator(&document, &schema);
+            (name, validator)
+        });
+        Self { operations, validators: validators.collect(), json: json.into(), yaml: yaml.into(), docs: docs.into() }
+    }
+
+    /// The validators of request bodies.
+    #[must_use]
+    pub fn validators(&self) -> Validators {
+        self.validators.clone()
     }
 
     /// The operation that a request means, if it means one. `path` has no trailing slash.
@@ -174,30 +154,13 @@ impl Contract {
 pub fn validator(document: &Value, schema: &Value) -> Validator {
     let mut whole = schema.clone();
     whole["components"] = document["components"].clone();
-    mend::to_json_schema(&mut whole);
+    post_process::to_json_schema(&mut whole);
     jsonschema::options()
         .should_validate_formats(true)
         // Its time is linear in the length of the text, whatever the text is.
         .with_pattern_options(PatternOptions::regex())
         .build(&whole)
         .expect("the contract's schemas are valid")
-}
-
-fn operations(document: &Value) -> impl Iterator<Item = Operation> {
-    let paths = document["paths"].as_object().expect("a document has paths");
-    paths.iter().flat_map(|(template, methods)| {
-        methods.as_object().into_iter().flatten().map(move |(method, operation)| Operation {
-            id: operation["operationId"].as_str().expect("every operation has an id").to_owned(),
-            method: method.to_uppercase().parse().expect("a method's name is a method"),
-            template: template.clone(),
-            statuses: operation["responses"]
-                .as_object()
-                .into_iter()
-                .flatten()
-                .filter_map(|(s, _)| s.parse().ok())
-                .collect(),
-        })
-    })
 }
 
 /// The description of operations, without anything to run them on.
@@ -214,55 +177,3 @@ impl<T: OpenApi> OpenApi for Described<T> {
 
     fn add_routes(self, _: &mut HashMap<String, HashMap<Method, BoxEndpoint<'static>>>) {}
 }
-
-/// Describes a header of a reply.
-pub(crate) fn header(name: &str, description: &str, schema: MetaSchema, required: bool) -> MetaHeader {
-    MetaHeader {
-        name: name.to_owned(),
-        description: Some(description.to_owned()),
-        required,
-        deprecated: false,
-        schema: MetaSchemaRef::Inline(Box::new(schema)),
-    }
-}
-
-/// Describes a type to poem-openapi by its schema. The type is written, and read, by serde.
-macro_rules! published {
-    ($name:ident, $schema:expr) => {
-        impl ::poem_openapi::types::Type for $name {
-            const IS_REQUIRED: bool = true;
-            type RawValueType = Self;
-            type RawElementValueType = Self;
-
-            fn name() -> ::std::borrow::Cow<'static, str> {
-                stringify!($name).into()
-            }
-
-            fn schema_ref() -> ::poem_openapi::registry::MetaSchemaRef {
-                ::poem_openapi::registry::MetaSchemaRef::Inline(Box::new($schema))
-            }
-
-            fn as_raw_value(&self) -> Option<&Self> {
-                Some(self)
-            }
-
-            fn raw_element_iter<'a>(&'a self) -> Box<dyn Iterator<Item = &'a Self> + 'a> {
-                Box::new(::std::iter::once(self))
-            }
-        }
-
-        impl ::poem_openapi::types::ToJSON for $name {
-            fn to_json(&self) -> Option<::serde_json::Value> {
-                ::serde_json::to_value(self).ok()
-            }
-        }
-
-        impl ::poem_openapi::types::ParseFromJSON for $name {
-            // poem-openapi's derives ask for it, but nothing calls it: bodies are read by `contract::Body`.
-            fn parse_from_json(_: Option<::serde_json::Value>) -> ::poem_openapi::types::ParseResult<Self> {
-                Err(::poem_openapi::types::ParseError::custom("bodies are read by serde"))
-            }
-        }
-    };
-}
-pub(crate) use published;

@@ -12,7 +12,7 @@ use futures_util::FutureExt;
 use poem::{
     Endpoint, EndpointExt, Request, Response, RouteMethod,
     endpoint::BoxEndpoint,
-    http::{HeaderName, HeaderValue, Method, Uri, header, uri::PathAndQuery},
+    http::{HeaderValue, Method, Uri, header, uri::PathAndQuery},
 };
 use poem_openapi::OpenApi;
 use tokio::time;
@@ -24,17 +24,15 @@ use crate::{
     clock::Clock,
     config::Config,
     contract::{self, Contract, Operation},
-    problem::{self, Fault},
+    problem::Fault,
+    request_id::{self, RequestId},
     store::Store,
 };
-
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-const MAX_REQUEST_ID_CHARS: usize = 128;
 
 /// The way in and out.
 pub(super) struct Edge {
     routes: BoxEndpoint<'static>,
-    contract: &'static Contract,
+    contract: Contract,
     cors: Cors,
     deadline: Duration,
     clock: Clock,
@@ -51,14 +49,15 @@ impl Edge {
         // As `OpenApiService` does it, but without its cookies and its own reading of the query, which nobody uses.
         let mut table = HashMap::new();
         api::operations(store).add_routes(&mut table);
-        let mut routes = contract::routes();
+        let contract = Contract::new();
+        let mut routes = contract::routes(&contract);
         for (path, methods) in table {
             let methods = methods.into_iter().fold(RouteMethod::new(), |all, (method, run)| all.method(method, run));
             routes = routes.at(path, methods);
         }
         Self {
-            routes: routes.data(verifier).map_to_response().boxed(),
-            contract: Contract::get(),
+            routes: routes.data(verifier).data(contract.validators()).map_to_response().boxed(),
+            contract,
             cors: Cors::new(&config.cors),
             deadline: Duration::from_millis(config.server.request_timeout_ms.get()),
             clock: Clock,
@@ -87,7 +86,8 @@ impl Edge {
 
         let headers = answer.headers_mut();
         headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-        headers.insert(REQUEST_ID, HeaderValue::try_from(&request_id).expect("a request's id is printable"));
+        let id = HeaderValue::from_str(request_id.as_str()).expect("a request's id is printable");
+        headers.insert(request_id::HEADER, id);
         Cors::expose(origin, headers);
 
         line.status = Some(answer.status().as_u16());
@@ -95,30 +95,34 @@ impl Edge {
         answer
     }
 
-    async fn run(&self, request: Request, operation: Option<&Operation>, request_id: &str) -> Response {
+    async fn run(&self, request: Request, operation: Option<&Operation>, request_id: &RequestId) -> Response {
         let path = request.uri().path().to_owned();
         let work = AssertUnwindSafe(self.routes.call(request)).catch_unwind();
         let fault = match time::timeout(self.deadline, work).await {
             Ok(Ok(Ok(answer))) => return answer,
-            Ok(Ok(Err(error))) => problem::understand(error, || self.methods(&path)),
+            Ok(Ok(Err(error))) => Fault::from_poem_error(error, || self.methods(&path)),
             Ok(Err(_)) => Fault::defect("a panic; its place is in the log line before"),
             Err(_) => Fault::TooSlow,
         };
+        let problem = fault.problem_type();
         let fault = match operation {
-            Some(operation) if !operation.may_answer(fault.kind().status.as_u16()) => {
-                Fault::defect(format!("{} does not declare `{}`", operation.id, fault.kind().slug))
+            // What the routes refuse has not reached the operation. (An empty task id at the end of a path is no path of
+            // poem's, and in the middle it is one.)
+            _ if matches!(fault, Fault::NoSuchPath | Fault::MethodNotAllowed { .. }) => fault,
+            Some(operation) if !operation.declares(problem) => {
+                Fault::defect(format!("{} does not declare `{}`", operation.id, problem.slug))
             }
             _ => fault,
         };
-        if fault.kind().status.is_server_error() {
+        if fault.problem_type().status.is_server_error() {
             let operation = name(operation);
             let cause = fault.cause();
-            tracing::error!(request_id, operation, cause, "{operation} failed: {cause}");
+            tracing::error!(%request_id, operation, cause, "{operation} failed: {cause}");
         }
         if let Fault::InvalidToken(reason) = &fault {
-            tracing::debug!(request_id, operation = name(operation), "refused a token: {reason}");
+            tracing::debug!(%request_id, operation = name(operation), "refused a token: {reason}");
         }
-        problem::answer(&fault, request_id)
+        fault.answer(request_id)
     }
 
     /// What is known at `path`. The pages beside the contract can only be read.
@@ -127,16 +131,9 @@ impl Edge {
         if methods.is_empty() { vec![Method::GET, Method::HEAD] } else { methods }
     }
 
-    /// The caller's own id for the request if it is sane, else a new one.
-    fn request_id(&self, request: &Request) -> String {
-        let sane = |id: &&str| {
-            (1..=MAX_REQUEST_ID_CHARS).contains(&id.len())
-                && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
-        };
-        match request.header(REQUEST_ID).filter(sane) {
-            Some(id) => id.to_owned(),
-            None => self.clock.new_request_id().to_string(),
-        }
+    fn request_id(&self, request: &Request) -> RequestId {
+        let given = request.header(request_id::HEADER).and_then(RequestId::parse);
+        given.unwrap_or_else(|| self.clock.new_request_id().into())
     }
 }
 
@@ -144,7 +141,7 @@ impl Edge {
 struct Line<'r> {
     method: Method,
     operation: Option<&'r Operation>,
-    request_id: &'r str,
+    request_id: &'r RequestId,
     started: Instant,
     status: Option<u16>,
 }
@@ -156,9 +153,9 @@ impl Drop for Line<'_> {
         #[expect(clippy::cast_precision_loss, reason = "a request's microseconds are exact in 53 bits")]
         let duration_ms = started.elapsed().as_micros() as f64 / 1e3;
         if let Some(status) = self.status {
-            tracing::info!(operation, status, duration_ms, request_id, "{method} {operation} {status}");
+            tracing::info!(operation, status, duration_ms, %request_id, "{method} {operation} {status}");
         } else {
-            tracing::info!(operation, duration_ms, request_id, "{method} {operation}: the caller hung up");
+            tracing::info!(operation, duration_ms, %request_id, "{method} {operation}: the caller hung up");
         }
     }
 }
@@ -187,11 +184,15 @@ mod tests {
 
     use super::*;
 
-    /// An edge before an endpoint at `/health`, which is declared to answer 200 and nothing else.
+    /// An edge before an endpoint at `/health`, which declares no problem but a defect.
     fn edge(endpoint: impl Endpoint<Output = Response> + 'static, deadline: Duration) -> Edge {
+        before(Route::new().at("/health", endpoint), deadline)
+    }
+
+    fn before(routes: Route, deadline: Duration) -> Edge {
         Edge {
-            routes: Route::new().at("/health", endpoint).boxed(),
-            contract: Contract::get(),
+            routes: routes.boxed(),
+            contract: Contract::new(),
             cors: Cors::new(&Config::default().cors),
             deadline,
             clock: Clock,
@@ -226,6 +227,21 @@ mod tests {
     #[tokio::test]
     async fn a_failure_that_the_operation_does_not_declare_is_a_defect_of_ours() {
         is_internal(make_sync(|_| -> poem::Result<Response> { Err(Fault::NoSuchTask.into()) })).await;
+    }
+
+    #[tokio::test]
+    async fn a_problem_is_declared_by_its_type_and_not_by_its_status() {
+        // `updateTask` declares 422 for its body, and takes no key.
+        let path = "/api/ann/tasks/019a7e3c-91d4-7b52-8f4e-2a6c0d1b3e57";
+        let reused = || make_sync(|_| -> poem::Result<Response> { Err(Fault::KeyReused.into()) });
+        let routes = Route::new().at(path, reused()).at("/api/ann/tasks", reused());
+        let edge = before(routes, Duration::from_secs(10));
+        for (method, expected) in [(Method::PUT, "internal"), (Method::POST, "idempotency-key-reused")] {
+            let path = if method == Method::POST { "/api/ann/tasks" } else { path };
+            let request = Request::builder().method(method).uri_str(path).finish();
+            let answer = edge.answer(request).await.into_body().into_json::<Value>().await.unwrap();
+            assert_eq!(answer["type"], format!("/problems/{expected}"));
+        }
     }
 
     #[tokio::test]

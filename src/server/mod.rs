@@ -36,8 +36,8 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
 /// How long to wait before accepting again after it failed, for example because too many files are open.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// How long to wait before work is begun anew that went on beside the requests and broke.
-const UPKEEP_PAUSE: Duration = Duration::from_secs(1);
+/// How long to wait before a background task that panicked is started again.
+const RESTART_PAUSE: Duration = Duration::from_secs(1);
 
 /// A server that listens.
 #[derive(Debug)]
@@ -79,10 +79,10 @@ impl Server {
     /// configured.
     pub async fn run(self, stop: impl Future<Output = ()>) {
         let Self { listener, edge, store, verifier, max_connections, shutdown_timeout } = self;
-        // What goes on beside the requests, as long as there are any.
-        let mut upkeep = JoinSet::new();
-        upkeep.spawn(go_on(move || store.clone().forget_old_answers()));
-        upkeep.spawn(go_on(move || verifier.clone().keep_fresh()));
+        // The background tasks. They end when this is dropped.
+        let mut background = JoinSet::new();
+        background.spawn(restart_on_panic(move || store.clone().sweep_old_keys()));
+        background.spawn(restart_on_panic(move || verifier.clone().keep_fresh()));
         let connections = GracefulShutdown::new();
         let places = Arc::new(Semaphore::new(max_connections));
         let mut stop = pin!(stop);
@@ -132,12 +132,12 @@ impl Server {
     }
 }
 
-/// Does work that never ends, and begins it anew after a panic, which has been logged.
-async fn go_on<F: Future<Output = ()>>(work: impl Fn() -> F) {
+/// Runs a background task that never ends, and starts it again after a panic, which has been logged.
+async fn restart_on_panic<F: Future<Output = ()>>(task: impl Fn() -> F) {
     loop {
-        // There is nothing to learn from it.
-        let _ = AssertUnwindSafe(work()).catch_unwind().await;
-        time::sleep(UPKEEP_PAUSE).await;
+        // The panic's place is in the log.
+        let _ = AssertUnwindSafe(task()).catch_unwind().await;
+        time::sleep(RESTART_PAUSE).await;
     }
 }
 
@@ -150,7 +150,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn work_that_breaks_is_begun_anew() {
+    async fn a_background_task_that_panics_is_started_again() {
         let (begun, again) = (Arc::new(AtomicUsize::new(0)), Arc::new(Notify::new()));
         let work = {
             let (begun, again) = (Arc::clone(&begun), Arc::clone(&again));
@@ -159,11 +159,11 @@ mod tests {
                 async move {
                     assert_ne!(nth, 0, "the first time it breaks");
                     again.notify_one();
-                    std::future::pending().await
+                    std::future::pending::<()>().await;
                 }
             }
         };
-        let going = tokio::spawn(go_on(work));
+        let going = tokio::spawn(restart_on_panic(work));
         time::timeout(Duration::from_secs(10), again.notified()).await.expect("it was not begun again");
         going.abort();
     }

@@ -20,7 +20,7 @@ const TRIAL: Duration = Duration::from_secs(1);
 
 /// The connections to read and to write on. Built by sqlx itself: SeaORM's own way shows the address, password
 /// included, in its traces.
-pub(super) fn prepare(settings: &config::Database) -> Result<(DatabaseConnection, DatabaseConnection), DbErr> {
+pub(super) fn open_pools(settings: &config::Database) -> Result<(DatabaseConnection, DatabaseConnection), DbErr> {
     if settings.url.is_sqlite() { sqlite(settings) } else { postgres(settings) }
 }
 
@@ -60,7 +60,7 @@ async fn is_sound(connection: &mut PgConnection) -> bool {
 }
 
 /// Opens a connection to PostgreSQL and closes it again. A SQLite file is always in reach.
-pub(super) async fn reach(connections: &DatabaseConnection) -> Result<(), DbErr> {
+pub(super) async fn try_connect(connections: &DatabaseConnection) -> Result<(), DbErr> {
     if connections.get_database_backend() != DbBackend::Postgres {
         return Ok(());
     }
@@ -125,7 +125,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let url = format!("sqlite://{}/deep/er/tasks.db", folder.path().display());
         let settings = json!({"url": url, "max_connections": 2, "acquire_timeout_ms": 1234, "migrate": true});
-        let (read, write) = prepare(&serde_json::from_value(settings).unwrap()).unwrap();
+        let (read, write) = open_pools(&serde_json::from_value(settings).unwrap()).unwrap();
 
         for connection in [write, read] {
             for (pragma, expected) in

@@ -1,29 +1,31 @@
 //! Every SQL statement, and the connections to run them on.
 //!
-//! The rows are reached through [`Store::tasks`] only, which takes an [`Owner`]: unscoped access can't be written from
-//! outside. The entities are private to this module.
+//! The rows are reached through [`Store::tasks`] only, which takes an [`Owner`]: unscoped access can't be written. Inside,
+//! the entities are private to [`rows`], which hands out statements that are narrowed to an owner already.
 //!
-//! What it guarantees: each change is one statement, or one transaction where its answer is kept for a repeat. The database
-//! makes it whole or not at all, and its success is told only when it is kept. On SQLite all writes pass through one connection, in order, and wait for no lock of
-//! another's.
+//! What it guarantees: each change is one statement, or one transaction where its response is stored for a repeat. The
+//! database makes it whole or not at all, and its success is told only when it is kept. On SQLite all writes of this
+//! process pass through one connection, in order; only another process can make them wait for a lock, for as long as
+//! `database.acquire_timeout_ms` says.
 
 use migration::Migrator;
 use sea_orm::{
-    AccessMode, ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, EntityTrait, QueryFilter,
-    QueryTrait, RuntimeErr, SqliteTransactionMode, SqlxError, TransactionOptions, TransactionTrait, sea_query::Expr,
+    AccessMode, ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, RuntimeErr,
+    SqliteTransactionMode, SqlxError, TransactionOptions, TransactionTrait,
 };
 use sea_orm_migration::{MigrationStatus, MigratorTrait};
 
 use crate::{auth::Owner, clock::Clock, config, problem::Fault};
 
 mod connections;
-mod entities;
-mod once;
+mod idempotency;
+pub mod rows;
 mod tasks;
 
-pub use entities::tables;
-pub use once::{Once, Outcome};
-pub use tasks::{Expected, MAX_PAGE, Page, TaskStatus, Tasks};
+pub use idempotency::{IdempotentRequest, Outcome};
+pub use tasks::{Page, Tasks};
+
+use rows::Rows;
 
 /// Taken while the schema is changed, so that of several processes that start at once one does it. Any number will do
 /// that no other program uses on the same database: this is "taskpact" in ASCII.
@@ -52,14 +54,14 @@ impl Store {
     /// # Errors
     /// The address is not one that the driver understands, or the folder of a SQLite file can't be made.
     pub fn new(settings: &config::Database) -> Result<Self, DbErr> {
-        let (read, write) = connections::prepare(settings)?;
+        let (read, write) = connections::open_pools(settings)?;
         Ok(Self { read, write, clock: Clock })
     }
 
     /// `owner`'s tasks.
     #[must_use]
     pub fn tasks<'s>(&'s self, owner: &'s Owner) -> Tasks<'s> {
-        Tasks::new(self, owner)
+        Tasks { store: self, rows: Rows::of(owner) }
     }
 
     /// Asks the database whether it can serve: it answers, and has the tables.
@@ -67,23 +69,21 @@ impl Store {
     /// # Errors
     /// What it answered instead, or that it did not.
     pub async fn ready(&self) -> Result<(), DbErr> {
-        let keys = entities::idempotency_keys::Entity::find().into_query();
-        let nothing = entities::tasks::Entity::find().filter(Expr::val(false)).filter(Expr::exists(keys));
-        nothing.one(&self.read).await.map(drop)
+        rows::unowned::probe().one(&self.read).await.map(drop)
     }
 
     /// Tries to reach the database. The pool would only say that it took too long; this says why.
     ///
     /// # Errors
     /// Why it can't be reached.
-    pub async fn reach(&self) -> Result<(), DbErr> {
-        connections::reach(&self.write).await
+    pub async fn try_connect(&self) -> Result<(), DbErr> {
+        connections::try_connect(&self.write).await
     }
 
     /// Whether `error` may go away by itself: the database is starting, restarting, or busy.
     #[must_use]
-    pub fn is_passing(error: &DbErr) -> bool {
-        is_passing(error)
+    pub fn is_transient(error: &DbErr) -> bool {
+        is_transient(error)
     }
 
     /// Brings the schema up to date. Of several processes that try at once one does it and the others wait.
@@ -158,11 +158,11 @@ fn name(step: &sea_orm_migration::Migration) -> String {
 
 impl From<DbErr> for Fault {
     fn from(error: DbErr) -> Self {
-        if is_passing(&error) { Self::Unavailable(error) } else { Self::Database(error) }
+        if is_transient(&error) { Self::Unavailable(error) } else { Self::Database(error) }
     }
 }
 
-fn is_passing(error: &DbErr) -> bool {
+fn is_transient(error: &DbErr) -> bool {
     let (DbErr::Conn(RuntimeErr::SqlxError(cause))
     | DbErr::Exec(RuntimeErr::SqlxError(cause))
     | DbErr::Query(RuntimeErr::SqlxError(cause))) = error

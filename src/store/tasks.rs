@@ -3,45 +3,20 @@
 use chrono::{DateTime, Utc};
 use poem_openapi::types::MaybeUndefined;
 use sea_orm::{
-    ActiveValue::Set,
     ConnectionTrait, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect, SqlErr, UpdateMany,
-    sea_query::{CaseStatement, Expr, OnConflict},
+    sea_query::{CaseStatement, Expr},
 };
-use serde::Serialize;
 
 use super::{
-    Once, Outcome, Store,
-    entities::{tasks, users},
+    IdempotentRequest, Outcome, Store,
+    rows::{Rows, TASK, TaskColumn, TaskRow},
 };
 use crate::{
-    auth::Owner,
     problem::Fault,
-    task::{Description, NewTask, Task, TaskCompletion, TaskId, TaskUpdate, Timestamp, Title},
+    task::{
+        Description, ExpectedVersion, NewTask, Task, TaskCompletion, TaskId, TaskStatus, TaskUpdate, Timestamp, Title,
+    },
 };
-
-/// The most tasks that one page has.
-pub const MAX_PAGE: u16 = 1000;
-
-/// Which tasks of the owner's.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum TaskStatus {
-    /// All of them.
-    #[default]
-    All,
-    /// Those still to be done.
-    Pending,
-    /// Those done.
-    Completed,
-}
-
-/// Which version of a task a change is meant for.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub enum Expected {
-    /// Whichever it is.
-    Any,
-    /// One of these; none, if there are none.
-    OneOf(Vec<i32>),
-}
 
 /// A part of a list.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,25 +31,10 @@ pub struct Page {
 #[derive(Debug)]
 pub struct Tasks<'s> {
     pub(super) store: &'s Store,
-    pub(super) owner: &'s Owner,
+    pub(super) rows: Rows<'s>,
 }
 
-impl<'s> Tasks<'s> {
-    pub(super) fn new(store: &'s Store, owner: &'s Owner) -> Self {
-        Self { store, owner }
-    }
-
-    /// Narrows a statement to this owner's rows. Every statement here passes through it, but for the insertion, which
-    /// names the owner itself.
-    fn mine<Q: QueryFilter>(&self, statement: Q) -> Q {
-        statement.filter(tasks::COLUMN.user_id.eq(self.owner.id()))
-    }
-
-    /// Narrows a statement to this owner's task `id`.
-    fn one<Q: QueryFilter>(&self, statement: Q, id: TaskId) -> Q {
-        self.mine(statement).filter(tasks::COLUMN.id.eq(id.0))
-    }
-
+impl Tasks<'_> {
     /// The owner's tasks after `after`, newest first, at most `limit`.
     ///
     /// A reader who follows the pages to the end meets every task that existed throughout exactly once, also while
@@ -83,18 +43,18 @@ impl<'s> Tasks<'s> {
     /// # Errors
     /// [`Fault::Unavailable`] if the database did not answer.
     pub async fn list(&self, status: TaskStatus, after: Option<TaskId>, limit: u16) -> Result<Page, Fault> {
-        let mut query = self.mine(tasks::Entity::find());
+        let mut query = self.rows.select_tasks();
         query = match status {
             TaskStatus::All => query,
-            TaskStatus::Pending => query.filter(tasks::COLUMN.completed_at.is_null()),
-            TaskStatus::Completed => query.filter(tasks::COLUMN.completed_at.is_not_null()),
+            TaskStatus::Pending => query.filter(TASK.completed_at.is_null()),
+            TaskStatus::Completed => query.filter(TASK.completed_at.is_not_null()),
         };
         if let Some(after) = after {
             // By id, never by time: ids are unique and in the order of their creation.
-            query = query.filter(tasks::COLUMN.id.lt(after.0));
+            query = query.filter(TASK.id.lt(after.0));
         }
         let rows = query
-            .order_by_desc(tasks::COLUMN.id)
+            .order_by_desc(TASK.id)
             // One more than asked for tells whether there are more.
             .limit(u64::from(limit) + 1)
             .all(&self.store.read)
@@ -107,22 +67,22 @@ impl<'s> Tasks<'s> {
     ///
     /// # Errors
     /// [`Fault::Unavailable`] if the database did not answer; with `once`, also those of a key.
-    pub async fn create(&self, new: NewTask, once: Option<Once>) -> Result<Outcome, Fault> {
+    pub async fn create(&self, new: NewTask, once: Option<IdempotentRequest>) -> Result<Outcome, Fault> {
         let now = self.store.clock.now();
         let NewTask { title, description, completed } = new;
-        let row = tasks::ActiveModel {
-            user_id: Set(self.owner.id().to_owned()),
-            id: Set(self.store.clock.new_task_id().0),
-            title: Set(title.0),
-            description: Set(description.map(|description| description.0)),
-            completed_at: Set(completed.unwrap_or_default().then_some(now.into())),
-            created_at: Set(now.into()),
-            updated_at: Set(now.into()),
-            version: Set(1),
+        let row = TaskRow {
+            user_id: String::new(),
+            id: self.store.clock.new_task_id().0,
+            title: title.0,
+            description: description.map(|description| description.0),
+            completed_at: completed.unwrap_or_default().then_some(now.into()),
+            created_at: now.into(),
+            updated_at: now.into(),
+            version: 1,
         };
         let attempt = async || match &once {
-            None => insert(&self.store.write, row.clone()).await.map(Outcome::first),
-            Some(once) => self.once(once, async |transaction| insert(transaction, row.clone()).await).await,
+            None => self.insert(&self.store.write, row.clone()).await.map(Outcome::first),
+            Some(once) => self.once(once, async |transaction| self.insert(transaction, row.clone()).await).await,
         };
         match attempt().await {
             // The owner's first task. To ask beforehand would cost every later one a statement.
@@ -140,9 +100,13 @@ impl<'s> Tasks<'s> {
 
     /// Sees to it that the owner has a row of its own, which its tasks refer to.
     async fn register(&self) -> Result<(), DbErr> {
-        let row = users::ActiveModel { id: Set(self.owner.id().to_owned()) };
-        let conflict = OnConflict::column(users::Column::Id).do_nothing().to_owned();
-        users::Entity::insert(row).on_conflict(conflict).exec_without_returning(&self.store.write).await.map(drop)
+        self.rows.insert_user().exec_without_returning(&self.store.write).await.map(drop)
+    }
+
+    async fn insert(&self, on: &impl ConnectionTrait, row: TaskRow) -> Result<Task, Fault> {
+        let inserted = self.rows.insert_task(row).exec_with_returning(on).await?;
+        let row = inserted.into_iter().next().ok_or_else(|| Fault::defect("an insertion gave back no row"))?;
+        Ok(row.into())
     }
 
     /// One task.
@@ -150,7 +114,7 @@ impl<'s> Tasks<'s> {
     /// # Errors
     /// [`Fault::NoSuchTask`] if this owner has no task `id`; [`Fault::Unavailable`] if the database did not answer.
     pub async fn get(&self, id: TaskId) -> Result<Task, Fault> {
-        let row = self.one(tasks::Entity::find(), id).one(&self.store.read).await?;
+        let row = self.rows.select_task(id).one(&self.store.read).await?;
         row.map(Task::from).ok_or(Fault::NoSuchTask)
     }
 
@@ -159,26 +123,28 @@ impl<'s> Tasks<'s> {
     /// # Errors
     /// [`Fault::NoSuchTask`] if this owner has no task `id`; [`Fault::VersionMismatch`] if it is not of the `expected`
     /// version; [`Fault::Unavailable`] if the database did not answer.
-    pub async fn update(&self, id: TaskId, update: TaskUpdate, expected: Expected) -> Result<Task, Fault> {
+    pub async fn update(&self, id: TaskId, update: TaskUpdate, expected: ExpectedVersion) -> Result<Task, Fault> {
         let now = self.store.clock.now();
         let TaskUpdate { title, description, completed } = update;
-        let mut change = tasks::Entity::update_many()
-            .col_expr(tasks::Column::UpdatedAt, updated_at(now))
-            .col_expr(tasks::Column::Version, tasks::COLUMN.version.add(1));
+        let mut change = self
+            .rows
+            .update_task(id)
+            .col_expr(TaskColumn::UpdatedAt, updated_at(now))
+            .col_expr(TaskColumn::Version, TASK.version.add(1));
         if let Some(Title(title)) = title {
-            change = change.col_expr(tasks::Column::Title, Expr::val(title));
+            change = change.col_expr(TaskColumn::Title, Expr::val(title));
         }
         match description {
             MaybeUndefined::Undefined => {}
-            MaybeUndefined::Null => change = change.col_expr(tasks::Column::Description, Expr::val(None::<String>)),
+            MaybeUndefined::Null => change = change.col_expr(TaskColumn::Description, Expr::val(None::<String>)),
             MaybeUndefined::Value(Description(text)) => {
-                change = change.col_expr(tasks::Column::Description, Expr::val(text));
+                change = change.col_expr(TaskColumn::Description, Expr::val(text));
             }
         }
         if let Some(completed) = completed {
-            change = change.col_expr(tasks::Column::CompletedAt, completed_at(completed, now));
+            change = change.col_expr(TaskColumn::CompletedAt, completed_at(completed, now));
         }
-        self.change(&self.store.write, id, change, expected).await
+        self.change(&self.store.write, id, change, &expected).await
     }
 
     /// Flips whether the task is completed, or makes it so as `completion` says, once if that is wanted. If it is so
@@ -191,39 +157,35 @@ impl<'s> Tasks<'s> {
         &self,
         id: TaskId,
         completion: TaskCompletion,
-        expected: Expected,
-        once: Option<Once>,
+        expected: ExpectedVersion,
+        once: Option<IdempotentRequest>,
     ) -> Result<Outcome, Fault> {
         let now = self.store.clock.now();
-        let next_version = tasks::COLUMN.version.add(1);
-        let change = tasks::Entity::update_many();
+        let next_version = TASK.version.add(1);
+        let change = self.rows.update_task(id);
         let change = match completion.completed {
             None => change
                 .col_expr(
-                    tasks::Column::CompletedAt,
-                    when(tasks::COLUMN.completed_at.is_null(), time(now), Expr::val(None::<DateTime<Utc>>)),
+                    TaskColumn::CompletedAt,
+                    when(TASK.completed_at.is_null(), time(now), Expr::val(None::<DateTime<Utc>>)),
                 )
-                .col_expr(tasks::Column::UpdatedAt, updated_at(now))
-                .col_expr(tasks::Column::Version, next_version),
+                .col_expr(TaskColumn::UpdatedAt, updated_at(now))
+                .col_expr(TaskColumn::Version, next_version),
             Some(completed) => {
-                let changes = if completed {
-                    tasks::COLUMN.completed_at.is_null()
-                } else {
-                    tasks::COLUMN.completed_at.is_not_null()
-                };
+                let changes = if completed { TASK.completed_at.is_null() } else { TASK.completed_at.is_not_null() };
                 change
-                    .col_expr(tasks::Column::CompletedAt, completed_at(completed, now))
+                    .col_expr(TaskColumn::CompletedAt, completed_at(completed, now))
                     .col_expr(
-                        tasks::Column::UpdatedAt,
-                        when(changes.clone(), updated_at(now), Expr::col(tasks::Column::UpdatedAt)),
+                        TaskColumn::UpdatedAt,
+                        when(changes.clone(), updated_at(now), Expr::col(TaskColumn::UpdatedAt)),
                     )
-                    .col_expr(tasks::Column::Version, when(changes, next_version, Expr::col(tasks::Column::Version)))
+                    .col_expr(TaskColumn::Version, when(changes, next_version, Expr::col(TaskColumn::Version)))
             }
         };
         let Some(once) = once else {
-            return self.change(&self.store.write, id, change, expected).await.map(Outcome::first);
+            return self.change(&self.store.write, id, change, &expected).await.map(Outcome::first);
         };
-        match self.once(&once, async |transaction| self.change(transaction, id, change, expected).await).await {
+        match self.once(&once, async |transaction| self.change(transaction, id, change, &expected).await).await {
             // Who has never had a task has no keys either.
             Err(Fault::Database(error)) if is_unknown_user(&error) => Err(Fault::NoSuchTask),
             outcome => outcome,
@@ -235,11 +197,11 @@ impl<'s> Tasks<'s> {
     /// # Errors
     /// [`Fault::NoSuchTask`] if this owner has no task `id`, also the second time; [`Fault::VersionMismatch`] if it is
     /// not of the `expected` version; [`Fault::Unavailable`] if the database did not answer.
-    pub async fn remove(&self, id: TaskId, expected: Expected) -> Result<(), Fault> {
+    pub async fn remove(&self, id: TaskId, expected: ExpectedVersion) -> Result<(), Fault> {
         // One statement: a read followed by a delete could meet a row that another request took in between.
-        let statement = of_version(self.one(tasks::Entity::delete_many(), id), &expected);
+        let statement = if_version(self.rows.delete_task(id), &expected);
         match statement.exec(&self.store.write).await?.rows_affected {
-            0 => Err(self.why_not(&self.store.write, id).await?),
+            0 => Err(self.diagnose(&self.store.write, id).await?),
             _ => Ok(()),
         }
     }
@@ -249,45 +211,36 @@ impl<'s> Tasks<'s> {
         &self,
         on: &impl ConnectionTrait,
         id: TaskId,
-        change: UpdateMany<tasks::Entity>,
-        expected: Expected,
+        change: UpdateMany<impl EntityTrait<Model = TaskRow>>,
+        expected: &ExpectedVersion,
     ) -> Result<Task, Fault> {
-        let statement = of_version(self.one(change, id), &expected);
-        match statement.exec_with_returning(on).await?.pop() {
+        match if_version(change, expected).exec_with_returning(on).await?.pop() {
             Some(row) => Ok(row.into()),
-            None => Err(self.why_not(on, id).await?),
+            None => Err(self.diagnose(on, id).await?),
         }
     }
 
     /// Why a statement met no row: there is none, or it is of another version.
     ///
     /// It asks where the statement ran, which has seen every write; and it may still find a version that was made after.
-    async fn why_not(&self, on: &impl ConnectionTrait, id: TaskId) -> Result<Fault, DbErr> {
-        let row = self.one(tasks::Entity::find(), id).one(on).await?;
+    async fn diagnose(&self, on: &impl ConnectionTrait, id: TaskId) -> Result<Fault, DbErr> {
+        let row = self.rows.select_task(id).one(on).await?;
         Ok(row.map_or(Fault::NoSuchTask, |row| Fault::VersionMismatch { current: row.version }))
     }
 }
 
-async fn insert(on: &impl ConnectionTrait, row: tasks::ActiveModel) -> Result<Task, Fault> {
-    // As one of many: the driver then reads to the end of the answer. To take one row and stop, as it does for a single
-    // one, would leave unread whether SQLite could commit.
-    let inserted = tasks::Entity::insert_many([row]).exec_with_returning(on).await?;
-    let row = inserted.into_iter().next().ok_or_else(|| Fault::defect("an insertion gave back no row"))?;
-    Ok(row.into())
-}
-
 /// Narrows a statement to rows of the `expected` version.
-fn of_version<Q: QueryFilter>(statement: Q, expected: &Expected) -> Q {
+fn if_version<Q: QueryFilter>(statement: Q, expected: &ExpectedVersion) -> Q {
     match expected {
-        Expected::Any => statement,
-        Expected::OneOf(versions) => statement.filter(tasks::COLUMN.version.is_in(versions.iter().copied())),
+        ExpectedVersion::Any => statement,
+        ExpectedVersion::OneOf(versions) => statement.filter(TASK.version.is_in(versions.iter().copied())),
     }
 }
 
 /// The new `completed_at` of a task that is to be completed, or not. The time of the first completion is kept.
 fn completed_at(completed: bool, now: Timestamp) -> Expr {
     if completed {
-        when(tasks::COLUMN.completed_at.is_null(), time(now), Expr::col(tasks::Column::CompletedAt))
+        when(TASK.completed_at.is_null(), time(now), Expr::col(TaskColumn::CompletedAt))
     } else {
         Expr::val(None::<DateTime<Utc>>)
     }
@@ -297,7 +250,7 @@ fn completed_at(completed: bool, now: Timestamp) -> Expr {
 /// by a server whose clock is behind.
 fn updated_at(now: Timestamp) -> Expr {
     let at = DateTime::<Utc>::from(now);
-    when(tasks::COLUMN.updated_at.lt(at), Expr::val(at), Expr::col(tasks::Column::UpdatedAt))
+    when(TASK.updated_at.lt(at), Expr::val(at), Expr::col(TaskColumn::UpdatedAt))
 }
 
 fn when(condition: Expr, then: impl Into<Expr>, otherwise: impl Into<Expr>) -> Expr {
@@ -312,9 +265,9 @@ fn is_unknown_user(error: &DbErr) -> bool {
     matches!(error.sql_err(), Some(SqlErr::ForeignKeyConstraintViolation(_)))
 }
 
-impl From<tasks::Model> for Task {
-    fn from(row: tasks::Model) -> Self {
-        let tasks::Model { user_id, id, title, description, completed_at, created_at, updated_at, version } = row;
+impl From<TaskRow> for Task {
+    fn from(row: TaskRow) -> Self {
+        let TaskRow { user_id, id, title, description, completed_at, created_at, updated_at, version } = row;
         Self {
             id: TaskId(id),
             user_id,

@@ -1,4 +1,4 @@
-// A real Better Auth, for the tests of what the server believes. It keeps its tables in the database DATABASE_URL, listens
+// A real Better Auth, for the tests of what the server accepts. It keeps its tables in the database DATABASE_URL, listens
 // on 127.0.0.1 at PORT (0 picks a free one), and is configured as its documentation shows: whatever is an odd setting here
 // would be tested instead of what people run.
 //

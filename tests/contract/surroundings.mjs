@@ -17,7 +17,7 @@ export const program = resolve(root, process.env.TASKPACT ?? "target/debug/taskp
 /** The contract that is checked. Another one can be named, to see the checks fail on it. */
 export const contract = resolve(root, process.env.CONTRACT ?? "api-spec.yaml");
 
-/** Says no, in words for whoever has to mend it. */
+/** Fails, in words for whoever has to fix it. */
 export function must(condition, complaint) {
   if (!condition) throw new Error(complaint);
 }

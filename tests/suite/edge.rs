@@ -202,7 +202,7 @@ async fn the_contract_and_its_pages_are_served() {
     let page = String::from_utf8(docs.is(200).bytes.to_vec()).unwrap();
     assert_eq!(docs.header("content-type"), Some("text/html; charset=utf-8"));
     assert!(page.contains("SwaggerUIBundle("), "the page has its program within");
-    assert!(page.contains("\"additionalProperties\": false"), "the page shows the mended document");
+    assert!(page.contains("\"additionalProperties\": false"), "the page shows the published document");
     // What is left of the page without the programs and the styles within it: nothing there is fetched.
     let mut markup = page.clone();
     for element in ["script", "style"] {

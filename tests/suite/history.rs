@@ -93,8 +93,8 @@ impl Client {
         let mut lost = 0;
         loop {
             // About as long as an answer takes, so that the connection breaks at every stage.
-            let patience = Duration::from_micros(fastrand::u64(..30_000) << lost.min(8));
-            let reply = call.clone().send_within(patience).await;
+            let timeout_after = Duration::from_micros(fastrand::u64(..30_000) << lost.min(8));
+            let reply = call.clone().send_within(timeout_after).await;
             match reply {
                 // Also an answer that came may be lost on the way.
                 Some(reply) if reply.status != 503 && reply.status != 409 && (fastrand::u8(..10) > 0) => {

@@ -134,7 +134,7 @@ async fn refusals_come_in_their_order() {
         |user: &User, path: String, body: Value| user.call(Method::PUT, path).json(body).header("If-Match", "\"9\"");
     let (bad, good) = (json!({"title": 1}), json!({"title": "u"}));
 
-    // Everything is wrong; what is refused is the first of it. Then that is mended.
+    // Everything is wrong; what is refused is the first of it. Then that is corrected.
     let nobody = ann.with_token("");
     call(&nobody, bob.task("no-uuid"), bad.clone()).send().await.is(401);
     call(&ann, bob.task("no-uuid"), bad.clone()).send().await.is(403);

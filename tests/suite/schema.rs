@@ -33,19 +33,19 @@ async fn the_schema_goes_up_down_and_up() {
 
 #[tokio::test]
 async fn the_entities_are_the_tables() {
-    let (migrated, believed) = (Database::new(BACKEND).await, Database::new(BACKEND).await);
+    let (migrated, expected) = (Database::new(BACKEND).await, Database::new(BACKEND).await);
     Store::new(&config(&migrated.url(), json!({})).database).unwrap().migrate_up().await.unwrap();
     let backend = match BACKEND {
         Backend::Sqlite => DbBackend::Sqlite,
         Backend::Postgres => DbBackend::Postgres,
     };
-    for statement in taskpact::store::tables(backend) {
-        believed.execute(&statement).await;
+    for statement in taskpact::store::rows::tables(backend) {
+        expected.execute(&statement).await;
     }
 
-    let (migrated, believed) = (columns(&migrated).await, columns(&believed).await);
+    let (migrated, expected) = (columns(&migrated).await, columns(&expected).await);
     assert_eq!(migrated.len(), 14, "{migrated:#?}");
-    assert_eq!(migrated, believed);
+    assert_eq!(migrated, expected);
 }
 
 /// Each column of the tables: its name, its type, whether it may be null, and its place in the key.

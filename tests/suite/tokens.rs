@@ -1,4 +1,4 @@
-//! Tokens of the shared-secret form: which are believed, and which are not.
+//! Tokens of the shared-secret form: which are accepted, and which are not.
 
 use chrono::{DateTime, Utc};
 use hyper::Method;
@@ -35,7 +35,7 @@ fn claims(user: &User, changes: &Value) -> Value {
     claims
 }
 
-async fn believes(user: &User, token: &str) {
+async fn accepts(user: &User, token: &str) {
     user.with_token(token).list("").await.is(200);
 }
 
@@ -52,7 +52,7 @@ async fn refuses(user: &User, token: &str, word: &str) {
 }
 
 #[tokio::test]
-async fn the_common_forms_are_believed() {
+async fn the_common_forms_are_accepted() {
     let app = app().await;
     let ann = app.new_user();
 
@@ -65,11 +65,11 @@ async fn the_common_forms_are_believed() {
         json!({"aud": ["a", "b"]}),
         json!({"name": "x".repeat(8_000)}),
     ] {
-        believes(&ann, &signed(&claims(&ann, &changes))).await;
+        accepts(&ann, &signed(&claims(&ann, &changes))).await;
     }
     for typ in [None, Some("JWT"), Some("jwt")] {
         let header = Header { typ: typ.map(str::to_owned), ..Header::default() };
-        believes(&ann, &signed_with(&header, &claims(&ann, &json!({})), SECRET)).await;
+        accepts(&ann, &signed_with(&header, &claims(&ann, &json!({})), SECRET)).await;
     }
 }
 
@@ -79,10 +79,10 @@ async fn a_clock_may_be_off_by_the_leeway() {
     let ann = app.new_user();
 
     for claim in ["nbf", "iat"] {
-        believes(&ann, &signed(&claims(&ann, &json!({claim: now() + 20})))).await;
+        accepts(&ann, &signed(&claims(&ann, &json!({claim: now() + 20})))).await;
         refuses(&ann, &signed(&claims(&ann, &json!({claim: now() + 60}))), claim).await;
     }
-    believes(&ann, &signed(&claims(&ann, &json!({"exp": now() - 20})))).await;
+    accepts(&ann, &signed(&claims(&ann, &json!({"exp": now() - 20})))).await;
     refuses(&ann, &signed(&claims(&ann, &json!({"exp": now() - 60}))), "expired").await;
 }
 
@@ -187,7 +187,7 @@ async fn only_the_issuers_signature_counts() {
 }
 
 #[tokio::test]
-async fn a_secret_that_was_changed_is_believed_as_long_as_it_is_set() {
+async fn a_secret_that_was_changed_is_accepted_as_long_as_it_is_set() {
     let new = "the secret after that of the tests, 32 bytes or more";
     let both = TestApp::start_with(BACKEND, json!({"auth": {"secret": new, "previous_secret": SECRET}})).await;
     let one = TestApp::start_with(BACKEND, json!({"auth": {"secret": new}})).await;
@@ -195,10 +195,10 @@ async fn a_secret_that_was_changed_is_believed_as_long_as_it_is_set() {
     let before = signed(&claims(&ann, &json!({})));
     let after = signed_with(&Header::default(), &claims(&ann, &json!({})), new);
 
-    believes(&ann, &before).await;
-    believes(&ann, &after).await;
+    accepts(&ann, &before).await;
+    accepts(&ann, &after).await;
     refuses(&one.user(&ann.id), &before, "signature").await;
-    believes(&one.user(&ann.id), &after).await;
+    accepts(&one.user(&ann.id), &after).await;
 }
 
 #[tokio::test]
@@ -206,8 +206,8 @@ async fn an_issuer_and_an_audience_are_asked_for_where_they_are_set() {
     let app = TestApp::start_with(BACKEND, json!({"auth": {"secret": SECRET, "issuer": "i", "audience": "a"}})).await;
     let ann = app.new_user();
 
-    believes(&ann, &signed(&claims(&ann, &json!({"iss": "i", "aud": "a"})))).await;
-    believes(&ann, &signed(&claims(&ann, &json!({"iss": "i", "aud": ["b", "a"]})))).await;
+    accepts(&ann, &signed(&claims(&ann, &json!({"iss": "i", "aud": "a"})))).await;
+    accepts(&ann, &signed(&claims(&ann, &json!({"iss": "i", "aud": ["b", "a"]})))).await;
     refuses(&ann, &signed(&claims(&ann, &json!({"aud": "a"}))), "it has no issuer (iss), expected `i`").await;
     refuses(&ann, &signed(&claims(&ann, &json!({"iss": "i"}))), "it has no audience (aud), expected `a`").await;
     refuses(&ann, &signed(&claims(&ann, &json!({"iss": "j", "aud": "a"}))), "is `j`, expected `i`").await;

@@ -150,9 +150,9 @@ impl Call {
         Reply { status: parts.status, headers: parts.headers, bytes }
     }
 
-    /// Sends the request and hangs up after `patience`, whatever has become of it by then.
-    pub async fn send_within(self, patience: Duration) -> Option<Reply> {
-        timeout(patience, self.send()).await.ok()
+    /// Sends the request and hangs up after `limit`, whatever has become of it by then.
+    pub async fn send_within(self, limit: Duration) -> Option<Reply> {
+        timeout(limit, self.send()).await.ok()
     }
 }
 

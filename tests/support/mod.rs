@@ -1,4 +1,4 @@
-//! What the tests share: a server to talk to, users to talk as, and a client that believes nothing.
+//! What the tests share: a server to talk to, users to talk as, and a client that trusts nothing.
 
 #![allow(dead_code, unreachable_pub, missing_docs, reason = "each test program uses its part")]
 
@@ -105,7 +105,7 @@ impl TestApp {
         // As the program does it: on a machine that has much to do a database may take its time.
         let mut migrated = store.migrate_up().await;
         for _ in 0..10 {
-            if !matches!(&migrated, Err(error) if Store::is_passing(error)) {
+            if !matches!(&migrated, Err(error) if Store::is_transient(error)) {
                 break;
             }
             migrated = store.migrate_up().await;
@@ -186,7 +186,7 @@ fn merge(into: &mut serde_json::Value, from: serde_json::Value) {
     }
 }
 
-/// Those of the settings that say by what tokens are believed: by the tests' secret, if nothing else is set.
+/// Those of the settings that say what tokens are verified with: by the tests' secret, if nothing else is set.
 fn auth(config: &Config) -> Auth {
     let mut auth = config.auth.clone();
     if !auth.is_set() {

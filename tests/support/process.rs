@@ -14,7 +14,7 @@ use std::{
 use super::{SECRET, User, postgres::free_port, token};
 
 /// How long to wait for what should happen soon.
-const PATIENCE: Duration = Duration::from_secs(40);
+const TIMEOUT: Duration = Duration::from_secs(40);
 
 /// The program in `directory` with these arguments and variables, and no others.
 pub fn program(directory: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> Command {
@@ -34,7 +34,7 @@ pub fn run(directory: &Path, arguments: &[&str], environment: &[(&str, &str)]) -
         if let Some(status) = child.try_wait().unwrap() {
             return Output { status, stdout: whole(&out).into(), stderr: whole(&err).into() };
         }
-        if started.elapsed() > PATIENCE {
+        if started.elapsed() > TIMEOUT {
             child.kill().unwrap();
             panic!("{arguments:?} does not end: {}{}", whole(&out), whole(&err));
         }
@@ -107,7 +107,7 @@ impl Server {
         let started = Instant::now();
         while !self.printed().contains("is listening") && !self.complained().contains(r#""message":"listening""#) {
             let ended = self.child.try_wait().unwrap();
-            assert!(ended.is_none() && started.elapsed() < PATIENCE, "{ended:?}: {}", self.complained());
+            assert!(ended.is_none() && started.elapsed() < TIMEOUT, "{ended:?}: {}", self.complained());
             sleep(Duration::from_millis(10));
         }
     }
@@ -131,7 +131,7 @@ impl Server {
     pub fn wait_for(&self, words: &str) {
         let started = Instant::now();
         while !self.complained().contains(words) {
-            assert!(started.elapsed() < PATIENCE, "it never said {words:?}: {}", self.complained());
+            assert!(started.elapsed() < TIMEOUT, "it never said {words:?}: {}", self.complained());
             sleep(Duration::from_millis(10));
         }
     }
@@ -152,7 +152,7 @@ impl Server {
             if let Some(status) = self.child.try_wait().unwrap() {
                 return (status, self.complained());
             }
-            assert!(started.elapsed() < PATIENCE, "it does not end: {}", self.complained());
+            assert!(started.elapsed() < TIMEOUT, "it does not end: {}", self.complained());
             sleep(Duration::from_millis(10));
         }
     }

@@ -4,18 +4,44 @@
 
 use std::collections::BTreeSet;
 
-use poem::http::StatusCode;
+use poem_openapi::types::{Example, Type};
 use serde_json::{Map, Value, json};
 
-use crate::problem;
+use super::Operation;
+use crate::{
+    problem,
+    request_id::{self, RequestId},
+    task::TaskUpdate,
+};
 
 /// The version of OpenAPI: the last of those that every generator reads.
 const OPENAPI: &str = "3.0.3";
 
-/// Mends the document in place.
-pub(super) fn mend(document: &mut Value) {
+/// Post-processes the document in place, and tells the operations that it describes.
+pub(super) fn apply(document: &mut Value) -> Vec<Operation> {
     document["openapi"] = OPENAPI.into();
-    everywhere(document, &mut tidy);
+    everywhere(document, &mut normalise);
+
+    let (mut operations, mut parameters, mut responses) = (Vec::new(), Map::new(), Map::new());
+    for (path, methods) in objects(&mut document["paths"]) {
+        for (method, operation) in methods.iter_mut() {
+            let problems = complete(operation, &mut parameters, &mut responses);
+            operations.push(Operation {
+                id: operation["operationId"].as_str().expect("every operation has an id").to_owned(),
+                method: method.to_uppercase().parse().expect("a method's name is a method"),
+                template: path.clone(),
+                problems,
+            });
+        }
+    }
+    document["components"]["parameters"] = parameters.into();
+    document["components"]["responses"] = responses.into();
+    document["components"]["headers"]["X-Request-Id"] = json!({
+        "description": "The id of the request: the caller's own if it sent a valid one, else a new one.",
+        "required": true,
+        "schema": request_id::schema(),
+        "example": RequestId::example(),
+    });
 
     let bodies = body_schemas(document);
     let replies = reachable(document, |operation| operation["responses"].clone());
@@ -33,57 +59,51 @@ pub(super) fn mend(document: &mut Value) {
         }
     }
     // "At least one field" is not expressible either.
-    document["components"]["schemas"]["TaskUpdate"]["minProperties"] = 1.into();
+    document["components"]["schemas"][TaskUpdate::name().as_ref()]["minProperties"] = 1.into();
+    operations
+}
 
-    let mut parameters = Map::new();
-    let mut responses = Map::new();
-    for (_, methods) in objects(&mut document["paths"]) {
-        for (_, operation) in methods.iter_mut() {
-            if operation.get("security").is_none() {
-                // Said in so many words, so that nobody takes it for forgotten.
-                operation["security"] = json!([]);
-            }
-            for parameter in operation.get_mut("parameters").and_then(Value::as_array_mut).into_iter().flatten() {
-                describe(parameter);
-                // What stands in the path or in a header means the same wherever it stands.
-                if parameter["in"] != "query" {
-                    let name = parameter["name"].as_str().unwrap_or_default().to_owned();
-                    share(parameter, "parameters", name, &mut parameters);
-                }
-            }
-            for (status, response) in operation["responses"].as_object_mut().into_iter().flatten() {
-                // The edge of the server adds it to every answer, beyond the operations' types.
-                response["headers"]["X-Request-Id"] = json!({"$ref": "#/components/headers/X-Request-Id"});
-                // A refusal is the same for every operation that knows it. The operations that know keys have one more
-                // reason for one of them.
-                let status = status.parse().ok().and_then(|status| StatusCode::from_u16(status).ok());
-                if let Some(status) = status.filter(|status| status.is_client_error() || status.is_server_error()) {
-                    // Nor can it show one schema with a different example for each status.
-                    if let Some(example) = problem::example(status) {
-                        response["content"][problem::MEDIA_TYPE]["example"] = example;
-                    }
-                    let mut name = status.canonical_reason().unwrap_or_else(|| status.as_str()).replace(' ', "");
-                    if response.pointer("/content/application~1problem+json/schema/oneOf").is_some() {
-                        name += "OrReusedKey";
-                    }
-                    share(response, "responses", name, &mut responses);
-                }
-            }
+/// Completes the description of one operation, extracts the components that it shares with others, and tells which
+/// problems it declares.
+fn complete(
+    operation: &mut Value,
+    parameters: &mut Map<String, Value>,
+    responses: &mut Map<String, Value>,
+) -> Vec<&'static problem::ProblemType> {
+    if operation.get("security").is_none() {
+        // Said in so many words, so that nobody takes it for forgotten.
+        operation["security"] = json!([]);
+    }
+    for parameter in operation.get_mut("parameters").and_then(Value::as_array_mut).into_iter().flatten() {
+        lift(parameter);
+        // What stands in the path or in a header means the same wherever it stands.
+        if parameter["in"] != "query" {
+            let name = parameter["name"].as_str().unwrap_or_default().to_owned();
+            extract_component(parameter, "parameters", name, parameters);
         }
     }
-    document["components"]["parameters"] = parameters.into();
-    document["components"]["responses"] = responses.into();
-    document["components"]["headers"]["X-Request-Id"] = json!({
-        "description": "The id of the request: the caller's own if it sent a valid one, else a new one.",
-        "required": true,
-        "schema": {"type": "string", "minLength": 1, "maxLength": 128, "pattern": "^[A-Za-z0-9._-]{1,128}$"},
-        "example": "019a7e3c-91d4-7b52-8f4e-2a6c0d1b3e57",
-    });
+    let mut declared = Vec::new();
+    for (_, response) in operation["responses"].as_object_mut().into_iter().flatten() {
+        let problems = problem::declared(response);
+        let component = problems.as_deref().map(problem::response);
+        let name = component.map(|(name, refusal)| {
+            *response = refusal;
+            name
+        });
+        // The edge of the server adds it to every answer, beyond the operations' types.
+        response["headers"]["X-Request-Id"] = json!({"$ref": "#/components/headers/X-Request-Id"});
+        if let Some(name) = name {
+            // A refusal is the same for every operation that declares it.
+            extract_component(response, "responses", name, responses);
+        }
+        declared.extend(problems.into_iter().flatten());
+    }
+    declared
 }
 
 /// Removes what only repeats a default, writes bounds as the whole numbers that they are, and joins the lines of a
 /// paragraph, which are broken where a comment in the source is.
-fn tidy(object: &mut Map<String, Value>) {
+fn normalise(object: &mut Map<String, Value>) {
     // Not within `properties`, where these could be the names of fields: there they hold schemas, which are no booleans.
     for (keyword, default) in [("deprecated", false), ("explode", true)] {
         if object.get(keyword) == Some(&default.into()) {
@@ -102,7 +122,7 @@ fn tidy(object: &mut Map<String, Value>) {
 }
 
 /// Lifts what a parameter's type says of itself to the parameter, where readers and generators look for it.
-fn describe(parameter: &mut Value) {
+fn lift(parameter: &mut Value) {
     for keyword in ["description", "example"] {
         let said = parameter["schema"].as_object_mut().and_then(|schema| schema.shift_remove(keyword));
         if let (Some(said), true) = (said, parameter[keyword].is_null()) {
@@ -115,10 +135,10 @@ fn describe(parameter: &mut Value) {
 }
 
 /// Keeps `part` once, among the components of `kind`, and refers to it.
-fn share(part: &mut Value, kind: &str, name: String, shared: &mut Map<String, Value>) {
+fn extract_component(part: &mut Value, kind: &str, name: String, components: &mut Map<String, Value>) {
     let reference = json!({"$ref": format!("#/components/{kind}/{name}")});
     let part = std::mem::replace(part, reference);
-    let first = shared.entry(name).or_insert_with(|| part.clone());
+    let first = components.entry(name).or_insert_with(|| part.clone());
     assert_eq!(*first, part, "two operations describe differently what they share");
 }
 
@@ -127,26 +147,21 @@ pub(super) fn body_schemas(document: &Value) -> BTreeSet<String> {
     reachable(document, |operation| operation["requestBody"].clone())
 }
 
-/// The names of the schemas that `part` of any operation refers to, directly or through others.
+/// The names of the schemas that `part` of any operation refers to, directly or through other components.
 fn reachable(document: &Value, part: impl Fn(&Value) -> Value) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
-    let operations = document["paths"]
-        .as_object()
-        .into_iter()
-        .flatten()
-        .flat_map(|(_, methods)| methods.as_object().into_iter().flatten().map(|(_, operation)| operation));
+    let methods = document["paths"].as_object().into_iter().flatten().map(|(_, methods)| methods);
+    let operations = methods.filter_map(Value::as_object).flatten().map(|(_, operation)| operation);
     let mut open: Vec<Value> = operations.map(part).collect();
     while let Some(mut value) = open.pop() {
         everywhere(&mut value, &mut |object| {
-            let target = object.get("$ref").and_then(Value::as_str);
-            if let Some(name) = target.and_then(|target| target.strip_prefix("#/components/schemas/"))
-                && found.insert(name.to_owned())
-            {
-                open.push(document["components"]["schemas"][name].clone());
+            let target = object.get("$ref").and_then(Value::as_str).and_then(|target| target.strip_prefix('#'));
+            if let Some(pointer) = target.filter(|target| found.insert((*target).to_owned())) {
+                open.extend(document.pointer(pointer).cloned());
             }
         });
     }
-    found
+    found.iter().filter_map(|pointer| pointer.strip_prefix("/components/schemas/").map(str::to_owned)).collect()
 }
 
 /// Rewrites an OpenAPI 3.0 schema into the JSON Schema that it means: there, null is a type.

@@ -1,11 +1,13 @@
 //! Enforcing the contract on request bodies.
 //!
-//! A body is read up to a bound (413), parsed (400), held against the published schema (422, every violation), and only
-//! then made into its type. So what is enforced is what is published, by construction.
+//! A body is read up to a bound (413), parsed (400), validated against the published schema (422, every violation), and
+//! only then made into its type. So what is enforced is what is published, by construction.
+
+use std::{collections::HashMap, sync::Arc};
 
 use bytes::Bytes;
 use jsonschema::{
-    JsonType, ValidationError,
+    JsonType, ValidationError, Validator,
     error::{TypeKind, ValidationErrorKind},
 };
 use poem::{
@@ -21,12 +23,32 @@ use poem_openapi::{
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::Contract;
-use crate::problem::{Fault, Violation};
+use crate::{
+    problem::{Fault, Violation},
+    schema::MAX_BODY_BYTES,
+};
 
-/// The bound of a body. The largest valid one, with every character escaped, has less than 15,000 bytes.
-pub const MAX_BODY_BYTES: usize = 64 * 1024;
 const JSON: &str = "application/json";
+
+/// The validators of request bodies, by the name of the published schema. The extractors find them as data of the
+/// request. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Validators(Arc<HashMap<String, Validator>>);
+
+impl FromIterator<(String, Validator)> for Validators {
+    fn from_iter<I: IntoIterator<Item = (String, Validator)>>(validators: I) -> Self {
+        Self(Arc::new(validators.into_iter().collect()))
+    }
+}
+
+impl Validators {
+    /// The validator of the bodies that become a `T`.
+    fn of<T: Type>(request: &Request) -> Result<&Validator, Fault> {
+        let validators: Option<&Self> = request.data();
+        let validator = validators.and_then(|validators| validators.0.get(T::name().as_ref()));
+        validator.ok_or_else(|| Fault::defect(format!("there is no validator for {}", T::name())))
+    }
+}
 
 /// The body of a request, valid by the contract.
 #[derive(Debug)]
@@ -36,7 +58,7 @@ pub struct Body<T>(pub T);
 #[derive(Debug)]
 pub struct OptionalBody<T>(pub Option<T>);
 
-macro_rules! extracted {
+macro_rules! body_extractor {
     ($name:ident, required: $required:literal, $wrap:expr) => {
         impl<'a, T: Type + DeserializeOwned> ApiExtractor<'a> for $name<T> {
             const TYPES: &'static [ApiExtractorType] = &[ApiExtractorType::RequestObject];
@@ -58,16 +80,17 @@ macro_rules! extracted {
                 body: &mut RequestBody,
                 _: ExtractParamOptions<()>,
             ) -> Result<Self> {
+                let validator = Validators::of::<T>(request)?;
                 let bytes = bytes(request, body.take()?, $required).await?;
-                Ok($wrap(bytes)?)
+                Ok($wrap(validator, bytes)?)
             }
         }
     };
 }
 
-extracted!(Body, required: true, |bytes: Bytes| valid(&bytes).map(Self));
-extracted!(OptionalBody, required: false, |bytes: Bytes| {
-    if bytes.is_empty() { Ok(Self(None)) } else { valid(&bytes).map(Some).map(Self) }
+body_extractor!(Body, required: true, |validator, bytes: Bytes| valid(validator, &bytes).map(Self));
+body_extractor!(OptionalBody, required: false, |validator, bytes: Bytes| {
+    if bytes.is_empty() { Ok(Self(None)) } else { valid(validator, &bytes).map(Some).map(Self) }
 });
 
 /// The bytes of a body that is declared as JSON, or of one that is not there and need not be.
@@ -97,11 +120,10 @@ fn is_json(request: &Request) -> bool {
 }
 
 /// Makes a body into its type, if it is what the contract asks for.
-fn valid<T: Type + DeserializeOwned>(bytes: &[u8]) -> Result<T, Fault> {
+fn valid<T: DeserializeOwned>(validator: &Validator, bytes: &[u8]) -> Result<T, Fault> {
     let value: Value = serde_json::from_slice(bytes).map_err(|error| Fault::MalformedBody(error.to_string()))?;
-    let schema = &Contract::get().bodies[T::name().as_ref()];
-    if !schema.is_valid(&value) {
-        return Err(Fault::InvalidBody(schema.iter_errors(&value).flat_map(|error| violations(&error)).collect()));
+    if !validator.is_valid(&value) {
+        return Err(Fault::InvalidBody(validator.iter_errors(&value).flat_map(|error| violations(&error)).collect()));
     }
     // From the bytes once more, not from the value, in which the last of two equal names has won: a gateway in front
     // may have read the first one. serde refuses the second, and after the check there is nothing else to refuse.

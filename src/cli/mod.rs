@@ -1,0 +1,151 @@
+//! The command line: a file for each command.
+
+use std::{
+    error::Error,
+    future::Future,
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    process::ExitCode,
+};
+
+use clap::{Parser, Subcommand};
+use sea_orm::DbErr;
+use taskpact::{
+    config::{Config, DatabaseUrl, Loaded, Unusable},
+    telemetry::{self, chain},
+};
+
+mod auth;
+mod config;
+mod healthcheck;
+mod migrate;
+mod serve;
+mod spec;
+mod token;
+
+/// A multi-user task API server whose OpenAPI contract is the product.
+///
+/// Without a command it serves. Settings come from `taskpact.toml`, `.env` and the environment; `taskpact config` shows
+/// those in force.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve the API (the default)
+    Serve,
+    /// Print the contract; it needs no settings and no database
+    Spec(spec::Arguments),
+    /// Change the database's schema, or tell its state
+    #[command(subcommand)]
+    Migrate(migrate::Change),
+    /// Print a token for a user, signed with the shared secret as the issuer would sign it
+    Token(token::Arguments),
+    /// Ask the server that these settings start whether it runs (for containers)
+    Healthcheck,
+    /// Print the settings in force and where each came from, without secrets
+    Config,
+}
+
+/// Why the program ends without success.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error(transparent)]
+    Settings(#[from] Unusable),
+    #[error("`database.url` can't be used")]
+    UnusableDatabase(#[source] DbErr),
+    #[error("the database {0:?} can't be used")]
+    Database(DatabaseUrl, #[source] DbErr),
+    #[error("can't keep a development secret in {file}", file = taskpact::auth::development::FILE)]
+    DevelopmentSecret(#[source] io::Error),
+    #[error("can't listen on `{host}`, port {port} (`server.host`, `server.port`; environment HOST, PORT)")]
+    Listen { host: String, port: u16, source: io::Error },
+    #[error("the system gives no threads")]
+    Threads(#[source] io::Error),
+    #[error("can't listen for signals")]
+    Signals(#[source] io::Error),
+    #[error("can't write to standard output")]
+    Output(#[source] io::Error),
+    #[error("can't read {0}")]
+    File(String, #[source] io::Error),
+    #[error("the server does not answer")]
+    NoAnswer(#[source] Box<dyn Error + Send + Sync>),
+    #[error("{0}")]
+    Other(String),
+}
+
+impl Failure {
+    /// Whether a setting is to blame, rather than the world.
+    fn is_of_settings(&self) -> bool {
+        matches!(self, Self::Settings(_) | Self::UnusableDatabase(_))
+    }
+}
+
+/// Runs the command that was given, and reports how it ended.
+pub(crate) fn main() -> ExitCode {
+    let command = Cli::parse().command.unwrap_or(Command::Serve);
+    match run(command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) if failure.is_of_settings() => {
+            eprintln!("taskpact can't start with these settings:\n{}", chain(&failure));
+            ExitCode::from(2)
+        }
+        Err(failure) => {
+            eprintln!("taskpact failed: {}", chain(&failure));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<(), Failure> {
+    if let Command::Spec(arguments) = command {
+        return spec::run(&arguments);
+    }
+    let loaded = Loaded::of_this_process()?;
+    let config = &loaded.config;
+    match command {
+        Command::Spec(_) => unreachable!("it needs no settings"),
+        Command::Config => config::run(&loaded),
+        Command::Token(arguments) => token::run(config, &arguments),
+        Command::Serve => {
+            telemetry::start(&config.log)?;
+            block_on(serve::run(config))
+        }
+        Command::Migrate(change) => block_on(migrate::run(config, change)),
+        Command::Healthcheck => block_on(healthcheck::run(config)),
+    }
+}
+
+fn block_on(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::Threads)?;
+    runtime.block_on(work)
+}
+
+/// Prints to standard output. A reader who has seen enough, such as `head`, is no failure.
+fn print(text: &str) -> Result<(), Failure> {
+    use io::Write;
+    match io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::Output(error)),
+        _ => Ok(()),
+    }
+}
+
+/// The database failed, in the words of a command.
+fn database_failed(config: &Config, error: DbErr) -> Failure {
+    Failure::Database(config.database.url.clone(), error)
+}
+
+/// Where this machine reaches a server that listens on `address`.
+fn reachable(mut address: SocketAddr) -> SocketAddr {
+    if address.ip().is_unspecified() {
+        address.set_ip(match address.ip() {
+            IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
+            IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        });
+    }
+    address
+}

@@ -1,0 +1,167 @@
+//! `taskpact serve`
+
+use std::{
+    future::Future,
+    net::SocketAddr,
+    pin::pin,
+    process,
+    time::{Duration, Instant},
+};
+
+use taskpact::{
+    auth::{Verifier, development, token},
+    config::{Auth, Config, JwksUrl, LogFormat},
+    server::Server,
+    store::Store,
+    telemetry::chain,
+};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    time,
+};
+
+use super::{Failure, auth, database_failed, print, reachable};
+
+/// How long a starting server waits for its database.
+const DATABASE_WAIT: Duration = Duration::from_secs(30);
+/// How long the token is valid that a server in development mode prints.
+const DEVELOPMENT_TOKEN_LIFETIME: Duration = Duration::from_hours(24);
+/// How long a stopping server waits for its connections to the database to close.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+const DEVELOPMENT_USER: &str = "dev";
+
+pub(super) async fn run(config: &Config) -> Result<(), Failure> {
+    let (auth, is_development) = auth::effective(config)?;
+    let verifier = Verifier::new(&auth).await?;
+    let store = Store::new(&config.database).map_err(Failure::UnusableDatabase)?;
+    // From the start: the database may keep it waiting, and the first process of a container gets no signal that it does
+    // not listen for.
+    let mut stop = pin!(stop_signal()?);
+    let server = tokio::select! {
+        server = start(config, store.clone(), verifier, is_development.then_some(&auth)) => Some(server?),
+        () = &mut stop => None,
+    };
+    if let Some(server) = server {
+        server.run(stop).await;
+    }
+    // What could not be finished may still hold a connection.
+    let _ = time::timeout(CLOSE_TIMEOUT, store.close()).await;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Waits for the database, listens, and says so.
+async fn start(
+    config: &Config,
+    store: Store,
+    verifier: Verifier,
+    development: Option<&Auth>,
+) -> Result<Server, Failure> {
+    warn(config, development.is_some());
+    prepare(&store, config).await?;
+    let failed = |source| {
+        let (host, port) = (config.server.host.clone(), config.server.port.get());
+        Failure::Listen { host, port, source }
+    };
+    let server = Server::bind(config, store, verifier).await.map_err(failed)?;
+    let address = server.address().map_err(failed)?;
+    announce(config, address, development)?;
+    Ok(server)
+}
+
+/// Says what works, but may not be what was meant.
+fn warn(config: &Config, is_development: bool) {
+    let ignored = config.database.url.ignored_parameters();
+    if !ignored.is_empty() {
+        tracing::warn!("`database.url` has parameters that are not known here and are ignored: {}", ignored.join(", "));
+    }
+    let Auth { secret, jwks_url, issuer, .. } = &config.auth;
+    if secret.is_some() && issuer.is_none() && !is_development {
+        tracing::warn!(
+            "`auth.issuer` is not set: every token that is signed with the secret is accepted, whoever made it"
+        );
+    }
+    if jwks_url.as_ref().is_some_and(JwksUrl::is_open_to_others) {
+        tracing::warn!("`auth.jwks_url` is not https: who is on the way to it can have any token accepted");
+    }
+}
+
+/// Waits for the database, and brings its schema up to date if that is wanted.
+async fn prepare(store: &Store, config: &Config) -> Result<(), Failure> {
+    let started = Instant::now();
+    loop {
+        let outcome = match store.try_connect().await {
+            Err(error) => Err(error),
+            Ok(()) if config.database.migrate => {
+                let steps = store.migrate_up().await;
+                steps.map(|steps| steps.iter().for_each(|step| tracing::info!("applied migration {step}")))
+            }
+            Ok(()) => store.migration_status().await.map(|steps| {
+                for step in steps.iter().filter(|step| !step.applied) {
+                    tracing::warn!("migration {} is pending: run `taskpact migrate up`", step.name);
+                }
+            }),
+        };
+        match outcome {
+            Ok(()) => return Ok(()),
+            Err(error) if Store::is_transient(&error) && started.elapsed() < DATABASE_WAIT => {
+                let cause = chain(&error);
+                tracing::warn!(cause, "the database does not answer yet; trying again");
+                time::sleep(Duration::from_millis(500)).await;
+            }
+            Err(error) => return Err(database_failed(config, error)),
+        }
+    }
+}
+
+/// Says where everything is. In development mode also how to call it, with a token.
+fn announce(config: &Config, address: SocketAddr, development: Option<&Auth>) -> Result<(), Failure> {
+    let url = format!("http://{}", reachable(address));
+    if config.log.format == LogFormat::Json {
+        if development.is_some() {
+            let how = "BETTER_AUTH_SECRET is not set. `taskpact token --user ID` prints a token";
+            tracing::warn!(secret = development::FILE, "DEVELOPMENT MODE, with a random secret: {how}");
+        }
+        tracing::info!(url, "listening");
+        return Ok(());
+    }
+    let mut text = format!(
+        "Taskpact {} is listening.\n\n  API       {url}/api/{{user_id}}/tasks\n  docs      {url}/docs\n  \
+         contract  {url}/openapi.yaml\n  database  {:?}\n\n",
+        env!("CARGO_PKG_VERSION"),
+        config.database.url
+    );
+    if let Some(auth) = development {
+        let token = token::mint(auth, DEVELOPMENT_USER, DEVELOPMENT_TOKEN_LIFETIME)?;
+        text += &format!(
+            "DEVELOPMENT MODE: BETTER_AUTH_SECRET is not set, so tokens are signed with a random secret, kept in\n{}. \
+             Do not serve anybody else like this. `taskpact token --user ID` prints a\ntoken for any user. As the user \
+             `{DEVELOPMENT_USER}`, for the next 24 hours:\n\n  curl -H 'Authorization: Bearer {token}' \
+             {url}/api/{DEVELOPMENT_USER}/tasks\n\n",
+            development::FILE
+        );
+    }
+    print(&text)
+}
+
+/// Waits for SIGTERM or SIGINT. A second one ends the process at once.
+fn stop_signal() -> Result<impl Future<Output = ()>, Failure> {
+    let listen = |kind| signal(kind).map_err(Failure::Signals);
+    let mut terminate = listen(SignalKind::terminate())?;
+    let mut interrupt = listen(SignalKind::interrupt())?;
+    let mut next = async move || {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    };
+    Ok(async move {
+        next().await;
+        tracing::info!("stopping: finishing what is in flight");
+        tokio::spawn(async move {
+            next().await;
+            tracing::warn!("stopping at once");
+            process::exit(1);
+        });
+    })
+}

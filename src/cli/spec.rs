@@ -1,0 +1,43 @@
+//! `taskpact spec`
+
+use std::{fs, path::PathBuf};
+
+use clap::{Args, ValueEnum};
+use taskpact::contract::Contract;
+
+use super::{Failure, print};
+
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// The form to print it in
+    #[arg(long, value_enum, default_value_t = Form::Yaml)]
+    format: Form,
+    /// Print nothing, but fail if FILE is not exactly this contract in this form
+    #[arg(long, value_name = "FILE")]
+    check: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Form {
+    Yaml,
+    Json,
+}
+
+pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let contract = Contract::new();
+    let text = match arguments.format {
+        Form::Yaml => &contract.yaml,
+        Form::Json => &contract.json,
+    };
+    let text = std::str::from_utf8(text).expect("a contract is text");
+    let Some(file) = &arguments.check else { return print(text) };
+    let name = file.display();
+    let found = fs::read_to_string(file).map_err(|error| Failure::File(name.to_string(), error))?;
+    if found == text {
+        return Ok(());
+    }
+    let line = found.lines().zip(text.lines()).take_while(|(found, right)| found == right).count() + 1;
+    Err(Failure::Other(format!(
+        "{name} is not this server's contract: it differs from line {line} on. `taskpact spec > {name}` writes it"
+    )))
+}

@@ -1,0 +1,33 @@
+//! `taskpact token`
+
+use std::time::Duration;
+
+use clap::Args;
+use taskpact::{
+    auth::{development, is_user_id, token},
+    config::Config,
+};
+
+use super::{Failure, auth, print};
+
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// The user's id: the token's subject
+    #[arg(long, value_name = "ID", value_parser = user_id)]
+    user: String,
+    /// For how long the token is valid, such as `15m`, `1h` or `7d`
+    #[arg(long, value_name = "TIME", default_value = "1h", value_parser = humantime::parse_duration)]
+    ttl: Duration,
+}
+
+fn user_id(text: &str) -> Result<String, &'static str> {
+    if is_user_id(text) { Ok(text.to_owned()) } else { Err("a user's id has 1 to 255 characters") }
+}
+
+pub(super) fn run(config: &Config, arguments: &Arguments) -> Result<(), Failure> {
+    let (settings, is_development) = auth::effective(config)?;
+    if is_development {
+        eprintln!("signed with the development secret in {}", development::FILE);
+    }
+    print(&(token::mint(&settings, &arguments.user, arguments.ttl)? + "\n"))
+}

@@ -1,0 +1,216 @@
+//! Every setting: its unit, its range, its default.
+//!
+//! [`Config`] is the whole, a section a struct; `values` are the types that a setting can have, and `load` reads them from
+//! files and the environment and knows where each came from. No error and no output of this module shows a secret's value.
+
+use std::{net::IpAddr, path::PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+mod load;
+mod values;
+
+pub use load::Loaded;
+pub use values::{BoundedInteger, DatabaseUrl, JwksUrl, Origin, Secret};
+
+/// The shortest secret that can't be guessed, in bytes.
+pub const MIN_SECRET_BYTES: usize = 32;
+
+/// Everything that can be set.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The listener and the bounds of a request.
+    pub server: Server,
+    /// Where the tasks are kept.
+    pub database: Database,
+    /// Whose tokens are accepted.
+    pub auth: Auth,
+    /// Which web pages may call.
+    pub cors: Cors,
+    /// What is told to the operator.
+    pub log: Log,
+}
+
+/// The listener and the bounds of a request.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Server {
+    /// The address to listen on, an IP address or a name. Default: `127.0.0.1`, which only this machine can reach.
+    pub host: String,
+    /// The TCP port to listen on, 0 to 65,535. Default: 8080. With 0 the system picks a free one.
+    pub port: BoundedInteger<0, 65_535>,
+    /// How long a request may take before it is answered 503, in milliseconds. 10 to 600,000, default 15,000.
+    /// Keep it below the proxy's time-out, and with published keys above 5,000: so long may one wait for a new key.
+    pub request_timeout_ms: BoundedInteger<10, 600_000>,
+    /// How long a stopping server waits for the requests in flight, in seconds. 0 to 3,600, default 20. Keep it below
+    /// the time that your supervisor waits before it kills.
+    pub shutdown_timeout_secs: BoundedInteger<0, 3_600>,
+    /// How many connections are served at once; further ones wait to be accepted. 1 to 100,000, default 1,000.
+    /// Every connection is an open file: raise `ulimit -n` with it.
+    pub max_connections: BoundedInteger<1, 100_000>,
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Self {
+            host: "127.0.0.1".to_owned(),
+            port: BoundedInteger::new(8080),
+            request_timeout_ms: BoundedInteger::new(15_000),
+            shutdown_timeout_secs: BoundedInteger::new(20),
+            max_connections: BoundedInteger::new(1_000),
+        }
+    }
+}
+
+impl Server {
+    /// Whether nobody but this machine can reach the address.
+    #[must_use]
+    pub fn is_loopback(&self) -> bool {
+        self.host == "localhost" || self.host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+    }
+}
+
+/// Where the tasks are kept.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Database {
+    /// `sqlite://path/to/file.db`, or `postgres://user:password@host/name` with `?sslmode=verify-full` for a server that
+    /// is reached over a network. Default: `sqlite://data/taskpact.db`. A missing SQLite file is made.
+    pub url: DatabaseUrl,
+    /// How many connections are open at most, 1 to 1,000, default 10. On SQLite these are readers; one more writes.
+    pub max_connections: BoundedInteger<1, 1_000>,
+    /// How long a request waits for a free connection before it is answered 503, in milliseconds. 10 to 60,000, default
+    /// 3,000. Keep it below `server.request_timeout_ms`.
+    pub acquire_timeout_ms: BoundedInteger<10, 60_000>,
+    /// Whether pending migrations are applied when the server starts. Default: true.
+    pub migrate: bool,
+}
+
+impl Default for Database {
+    fn default() -> Self {
+        Self {
+            url: DatabaseUrl::sqlite("data/taskpact.db"),
+            max_connections: BoundedInteger::new(10),
+            acquire_timeout_ms: BoundedInteger::new(3_000),
+            migrate: true,
+        }
+    }
+}
+
+/// Whose tokens are accepted: those that are signed with a shared secret, or with one of the keys that the issuer
+/// publishes.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Auth {
+    /// The secret that the issuer signs its tokens with (HS256): Better Auth's own, as it is, at least 32 bytes. Without
+    /// it, and without keys, the server runs in development mode, or not at all.
+    pub secret: Option<Secret>,
+    /// The secret before this one, while tokens that were signed with it are still about.
+    pub previous_secret: Option<Secret>,
+    /// Where the issuer publishes its keys, such as `https://app.example.com/api/auth/jwks`: Better Auth with its jwt
+    /// plugin, or any other issuer with a JSON Web Key Set (EdDSA, ES256, ES384, RS256 to RS512, PS256 to PS512).
+    pub jwks_url: Option<JwksUrl>,
+    /// A file with the issuer's keys, instead.
+    pub jwks_file: Option<PathBuf>,
+    /// How old the published keys may be before they are fetched again, in seconds. 1 to 86,400, default 300; fetches are 3
+    /// seconds apart at least. A key that is withdrawn is accepted until then, as long as the issuer answers.
+    pub jwks_max_age_secs: BoundedInteger<1, 86_400>,
+    /// The issuer (`iss`) that tokens must name, byte by byte. For Better Auth it is the origin of its base URL, such as
+    /// `https://app.example.com`. Needed with published keys.
+    pub issuer: Option<String>,
+    /// The audience (`aud`) that tokens must be for. Default: with published keys the issuer, which is what Better Auth
+    /// writes; with a secret any.
+    pub audience: Option<String>,
+    /// How far the issuer's clock may be off, in seconds. 0 to 60, default 30.
+    pub leeway_secs: BoundedInteger<0, 60>,
+    /// The claim that holds the user's id. Default: `sub`.
+    pub user_id_claim: String,
+    /// Where a server without a secret may run in development mode, with a random secret of its own. Default: on a
+    /// loopback address only.
+    pub development: Development,
+}
+
+impl Default for Auth {
+    fn default() -> Self {
+        Self {
+            secret: None,
+            previous_secret: None,
+            jwks_url: None,
+            jwks_file: None,
+            jwks_max_age_secs: BoundedInteger::new(300),
+            issuer: None,
+            audience: None,
+            leeway_secs: BoundedInteger::new(30),
+            user_id_claim: "sub".to_owned(),
+            development: Development::Loopback,
+        }
+    }
+}
+
+impl Auth {
+    /// Whether something is set to verify tokens with.
+    #[must_use]
+    pub fn is_set(&self) -> bool {
+        self.secret.is_some() || self.jwks_url.is_some() || self.jwks_file.is_some()
+    }
+}
+
+/// Where a server without a secret may run in development mode.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Development {
+    /// On an address that only this machine can reach.
+    Loopback,
+    /// On every address: for a container whose port is published to the own machine only.
+    Anywhere,
+    /// Nowhere: without a secret the server does not start.
+    Never,
+}
+
+/// Which web pages may call.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cors {
+    /// The origins whose pages may call, such as `https://app.example.com`: scheme, host and port, no path. Default:
+    /// `http://localhost:3000`. In the environment: separated by commas.
+    pub allowed_origins: Vec<Origin>,
+}
+
+impl Default for Cors {
+    fn default() -> Self {
+        Self { allowed_origins: vec![Origin::http_localhost(3000)] }
+    }
+}
+
+/// What is told to the operator, on standard error.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Log {
+    /// `text` for people, `json` for machines: one object a line. Default: `text`.
+    pub format: LogFormat,
+    /// What is logged: a level (`error`, `warn`, `info`, `debug`, `trace`), or levels by module such as
+    /// `warn,taskpact=debug`. Default: `info`.
+    pub filter: String,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { format: LogFormat::Text, filter: "info".to_owned() }
+    }
+}
+
+/// The form of a log line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// For machines.
+    Json,
+}
+
+/// A setting that can't be used, in a sentence that says which, from where, and what to do.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Unusable(pub String);

@@ -1,0 +1,110 @@
+//! The problem types: one row for each way to refuse, as the contract prints it.
+
+use poem::http::StatusCode;
+
+/// A way to refuse. A slug is public: once released it is never renamed.
+#[derive(Debug)]
+pub struct ProblemType {
+    /// The status of the answer.
+    pub status: StatusCode,
+    /// The last part of the problem's `type`.
+    pub slug: &'static str,
+    /// What it is called.
+    pub title: &'static str,
+    /// What it means.
+    pub meaning: &'static str,
+    /// What the caller can do.
+    pub remedy: &'static str,
+}
+
+impl ProblemType {
+    /// Where it is explained: the problem's `type`.
+    #[must_use]
+    pub fn path(&self) -> String {
+        format!("/problems/{}", self.slug)
+    }
+
+    /// The type with this slug.
+    #[must_use]
+    pub fn find(slug: &str) -> Option<&'static Self> {
+        ALL.iter().copied().find(|known| known.slug == slug)
+    }
+}
+
+impl PartialEq for ProblemType {
+    fn eq(&self, other: &Self) -> bool {
+        self.slug == other.slug
+    }
+}
+
+macro_rules! problem_types {
+    ($($name:ident = $status:ident $slug:literal $title:literal $meaning:literal $remedy:literal;)*) => {
+        $(
+            #[doc = $meaning]
+            pub const $name: ProblemType = ProblemType {
+                status: StatusCode::$status, slug: $slug, title: $title, meaning: $meaning, remedy: $remedy,
+            };
+        )*
+        /// Every problem type, by status.
+        pub const ALL: &[&ProblemType] = &[$(&$name),*];
+    };
+}
+
+problem_types! {
+    INVALID_PARAMETER = BAD_REQUEST "invalid-parameter" "Invalid parameter"
+        "A parameter in the path, in the query or in a header is malformed, out of its range or given twice."
+        "Correct the parameter that `detail` names.";
+    MALFORMED_BODY = BAD_REQUEST "malformed-body" "Malformed body"
+        "The body is not JSON: a syntax error, a name that occurs twice in one object, text that is not Unicode, or a body that broke off."
+        "Send one JSON value in UTF-8. `detail` says where it went wrong.";
+    UNAUTHORIZED = UNAUTHORIZED "unauthorized" "Unauthorized"
+        "There is no token, or it is not valid: expired, not yet valid, badly signed, or without a subject."
+        "Get a new token from the issuer and send it as `Authorization: Bearer <token>`.";
+    FORBIDDEN = FORBIDDEN "forbidden" "Forbidden"
+        "The token is valid, but the path belongs to another user: `user_id` is not the token's subject."
+        "Use the token's subject (`sub`) as `user_id`.";
+    NO_SUCH_TASK = NOT_FOUND "no-such-task" "No such task"
+        "This user has no task with this id. A task of another user is answered in the same way."
+        "Check the id, or list the tasks.";
+    NO_SUCH_PATH = NOT_FOUND "no-such-path" "No such path"
+        "There is nothing at this path."
+        "Look the path up in the contract, /openapi.yaml, or on the docs page, /docs.";
+    METHOD_NOT_ALLOWED = METHOD_NOT_ALLOWED "method-not-allowed" "Method not allowed"
+        "The path exists, but not for this method."
+        "Use one of the methods that the `Allow` header lists.";
+    IDEMPOTENCY_KEY_IN_USE = CONFLICT "idempotency-key-in-use" "Idempotency key in use"
+        "Another request with this `Idempotency-Key` is being served. Nothing was done for this one."
+        "Send the same request again after the time that the `Retry-After` header gives, in seconds: it is given the other one's answer.";
+    VERSION_MISMATCH = PRECONDITION_FAILED "version-mismatch" "Version mismatch"
+        "`If-Match` does not list the entity tag that the task has now. Usually somebody else has changed the task since it was read. A weak tag (`W/\"…\"`) never matches."
+        "Read the task again, apply your change to it, and send it with the new `ETag`.";
+    BODY_TOO_LARGE = PAYLOAD_TOO_LARGE "body-too-large" "Body too large"
+        "The body is larger than any valid one."
+        "Send less: the contract bounds every field.";
+    UNSUPPORTED_MEDIA_TYPE = UNSUPPORTED_MEDIA_TYPE "unsupported-media-type" "Unsupported media type"
+        "The body is not declared to be JSON."
+        "Send the header `Content-Type: application/json`.";
+    INVALID_BODY = UNPROCESSABLE_ENTITY "invalid-body" "Invalid body"
+        "The body is JSON, but not what the contract asks for. `errors` lists every violation."
+        "Correct the fields that `errors` points to.";
+    IDEMPOTENCY_KEY_REUSED = UNPROCESSABLE_ENTITY "idempotency-key-reused" "Idempotency key reused"
+        "This `Idempotency-Key` came before, with another request: another operation, another task, another `If-Match` or another body. Nothing was done for this one."
+        "Take a new key for each new request, and keep it for the repeats of that request only.";
+    INTERNAL = INTERNAL_SERVER_ERROR "internal" "Internal error"
+        "The server failed. It is the server's fault, and it has been logged."
+        "Tell the operator the `request_id`.";
+    UNAVAILABLE = SERVICE_UNAVAILABLE "unavailable" "Unavailable"
+        "The request could not be served in time, for example because the database, or the issuer of the tokens, is down or busy. A change may or may not have been made."
+        "Try again after the time that the `Retry-After` header gives, in seconds.";
+}
+
+/// What every operation on somebody's tasks may answer: a token is required, and it must be that of the user.
+pub const AUTH: &[ProblemType] = &[UNAUTHORIZED, FORBIDDEN];
+/// What an operation that takes a body may answer.
+pub const BODY: &[ProblemType] = &[MALFORMED_BODY, BODY_TOO_LARGE, UNSUPPORTED_MEDIA_TYPE, INVALID_BODY];
+/// What an operation that takes an `Idempotency-Key` may answer.
+pub const IDEMPOTENCY: &[ProblemType] = &[INVALID_PARAMETER, IDEMPOTENCY_KEY_IN_USE, IDEMPOTENCY_KEY_REUSED];
+/// What an operation on a task that the path names may answer.
+pub const TASK: &[ProblemType] = &[INVALID_PARAMETER, NO_SUCH_TASK];
+/// What an operation that asks the database may answer.
+pub const DATABASE: &[ProblemType] = &[INTERNAL, UNAVAILABLE];
