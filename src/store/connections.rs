@@ -1,8 +1,8 @@
 //! The pools of connections.
 
-use std::{fs, io, path::Path, str::FromStr, time::Duration};
+use std::{fs, path::Path, str::FromStr, sync::Arc, time::Duration};
 
-use sea_orm::{DatabaseConnection, DbBackend, DbErr, RuntimeErr, SqlxError};
+use sea_orm::{DatabaseConnection, DbErr, RuntimeErr, SqlxError};
 use sqlx::{
     ConnectOptions, Connection, PgConnection, Row,
     postgres::{PgConnectOptions, PgPoolOptions},
@@ -11,27 +11,51 @@ use sqlx::{
 
 use tokio::time::timeout;
 
+use super::pooler::PoolerCheck;
 use crate::config;
 
 /// A connection that has been idle for longer is tried before it is used: the server may have closed it.
 const TRUSTED_IDLE: Duration = Duration::from_secs(5);
 /// How long such a trial may take.
 const TRIAL: Duration = Duration::from_secs(1);
+/// For how long it is taken for granted that a pooler is what it was. What it does to prepared statements is tried again
+/// when a connection is made after that.
+const POOLER_CHECK_AGE: Duration = Duration::from_secs(10);
 
-/// The connections to read and to write on. Built by sqlx itself: SeaORM's own way shows the address, password
-/// included, in its traces.
-pub(super) fn open_pools(settings: &config::Database) -> Result<(DatabaseConnection, DatabaseConnection), DbErr> {
+/// The connections to the database. Built by sqlx itself: SeaORM's own way shows the address, password included, in its
+/// traces.
+#[derive(Debug, Clone)]
+pub(super) struct Pools {
+    pub(super) read: DatabaseConnection,
+    pub(super) write: DatabaseConnection,
+    /// A SQLite file has no pooler in front of it.
+    pub(super) pooler: Option<Arc<PoolerCheck>>,
+}
+
+/// Prepares the connections. None is opened yet.
+pub(super) fn open_pools(settings: &config::Database) -> Result<Pools, DbErr> {
     if settings.url.is_sqlite() { sqlite(settings) } else { postgres(settings) }
 }
 
-fn postgres(settings: &config::Database) -> Result<(DatabaseConnection, DatabaseConnection), DbErr> {
-    let mut options = PgConnectOptions::from_str(settings.url.expose()).map_err(unusable)?.disable_statement_logging();
+fn postgres(settings: &config::Database) -> Result<Pools, DbErr> {
+    let mut options = PgConnectOptions::from_str(settings.url.expose())
+        .map_err(unusable)?
+        .disable_statement_logging()
+        // Poolers refuse it as a parameter of the connection, and nothing here has such digits.
+        .extra_float_digits(None);
     if options.get_application_name().is_none() {
         options = options.application_name("taskpact");
     }
+    let timeout = Duration::from_millis(settings.acquire_timeout_ms.get());
+    let check = Arc::new(PoolerCheck::new(options.clone(), timeout));
+    let of_pool = Arc::clone(&check);
     let pool = PgPoolOptions::new()
         .max_connections(settings.max_connections.get())
-        .acquire_timeout(Duration::from_millis(settings.acquire_timeout_ms.get()))
+        .acquire_timeout(timeout)
+        .after_connect(move |_, _| {
+            let check = Arc::clone(&of_pool);
+            Box::pin(async move { check.ensure(POOLER_CHECK_AGE).await })
+        })
         .test_before_acquire(false)
         .before_acquire(|connection, state| {
             Box::pin(async move { Ok(state.idle_for < TRUSTED_IDLE || is_sound(connection).await) })
@@ -46,7 +70,7 @@ fn postgres(settings: &config::Database) -> Result<(DatabaseConnection, Database
         })
         .connect_lazy_with(options);
     let connections = DatabaseConnection::from(pool);
-    Ok((connections.clone(), connections))
+    Ok(Pools { read: connections.clone(), write: connections, pooler: Some(check) })
 }
 
 /// Whether a connection answers, and is in no transaction: that would have begun before the statement that asks. (Not a
@@ -59,19 +83,7 @@ async fn is_sound(connection: &mut PgConnection) -> bool {
     }
 }
 
-/// Opens a connection to PostgreSQL and closes it again. A SQLite file is always in reach.
-pub(super) async fn try_connect(connections: &DatabaseConnection) -> Result<(), DbErr> {
-    if connections.get_database_backend() != DbBackend::Postgres {
-        return Ok(());
-    }
-    let pool = connections.get_postgres_connection_pool();
-    let options = pool.connect_options();
-    let late = || SqlxError::Io(io::ErrorKind::TimedOut.into());
-    let connection = timeout(pool.options().get_acquire_timeout(), options.connect()).await.map_err(|_| late());
-    connection.and_then(|outcome| outcome).map_err(unusable)?.close().await.map_err(unusable)
-}
-
-fn sqlite(settings: &config::Database) -> Result<(DatabaseConnection, DatabaseConnection), DbErr> {
+fn sqlite(settings: &config::Database) -> Result<Pools, DbErr> {
     let timeout = Duration::from_millis(settings.acquire_timeout_ms.get());
     let options = SqliteConnectOptions::from_str(settings.url.expose())
         .map_err(unusable)?
@@ -98,7 +110,7 @@ fn sqlite(settings: &config::Database) -> Result<(DatabaseConnection, DatabaseCo
         // Such a database lives as long as its one connection.
         let pool = pool(1).idle_timeout(None).max_lifetime(None).connect_lazy_with(options);
         let connection = DatabaseConnection::from(pool);
-        return Ok((connection.clone(), connection));
+        return Ok(Pools { read: connection.clone(), write: connection, pooler: None });
     }
     if let Some(folder) = options.get_filename().parent().filter(|folder| *folder != Path::new("")) {
         fs::create_dir_all(folder).map_err(|error| unusable(SqlxError::Io(error)))?;
@@ -106,16 +118,16 @@ fn sqlite(settings: &config::Database) -> Result<(DatabaseConnection, DatabaseCo
     // One writer: SQLite knows no more, and a queue of our own is fair, where its locks are won by luck.
     let write = pool(1).connect_lazy_with(options.clone());
     let read = pool(settings.max_connections.get()).connect_lazy_with(options);
-    Ok((read.into(), write.into()))
+    Ok(Pools { read: read.into(), write: write.into(), pooler: None })
 }
 
-fn unusable(error: SqlxError) -> DbErr {
+pub(super) fn unusable(error: SqlxError) -> DbErr {
     DbErr::Conn(RuntimeErr::SqlxError(error.into()))
 }
 
 #[cfg(test)]
 mod tests {
-    use sea_orm::{ConnectionTrait, Statement};
+    use sea_orm::{ConnectionTrait, DbBackend, Statement};
     use serde_json::json;
 
     use super::*;
@@ -125,7 +137,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let url = format!("sqlite://{}/deep/er/tasks.db", folder.path().display());
         let settings = json!({"url": url, "max_connections": 2, "acquire_timeout_ms": 1234, "migrate": true});
-        let (read, write) = open_pools(&serde_json::from_value(settings).unwrap()).unwrap();
+        let Pools { read, write, .. } = open_pools(&serde_json::from_value(settings).unwrap()).unwrap();
 
         for connection in [write, read] {
             for (pragma, expected) in

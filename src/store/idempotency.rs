@@ -133,6 +133,6 @@ impl Store {
     /// The database did not answer.
     pub async fn sweep_batch(&self) -> Result<u64, DbErr> {
         let limit = DateTime::<Utc>::from(self.clock.now()) - RETENTION;
-        Ok(unowned::delete_old_keys(limit, SWEEP_BATCH).exec(&self.write).await?.rows_affected)
+        Ok(unowned::delete_old_keys(limit, SWEEP_BATCH).exec(&self.pools.write).await?.rows_affected)
     }
 }

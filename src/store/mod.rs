@@ -8,10 +8,12 @@
 //! process pass through one connection, in order; only another process can make them wait for a lock, for as long as
 //! `database.acquire_timeout_ms` says.
 
+use std::time::Duration;
+
 use migration::Migrator;
 use sea_orm::{
-    AccessMode, ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, RuntimeErr,
-    SqliteTransactionMode, SqlxError, TransactionOptions, TransactionTrait,
+    AccessMode, ConnectionTrait, DatabaseTransaction, DbBackend, DbErr, RuntimeErr, SqliteTransactionMode, SqlxError,
+    TransactionOptions, TransactionTrait,
 };
 use sea_orm_migration::{MigrationStatus, MigratorTrait};
 
@@ -19,23 +21,27 @@ use crate::{auth::Owner, clock::Clock, config, problem::Fault};
 
 mod connections;
 mod idempotency;
+mod pooler;
 pub mod rows;
 mod tasks;
 
 pub use idempotency::{IdempotentRequest, Outcome};
 pub use tasks::{Page, Tasks};
 
+use connections::Pools;
 use rows::Rows;
 
 /// Taken while the schema is changed, so that of several processes that start at once one does it. Any number will do
 /// that no other program uses on the same database: this is "taskpact" in ASCII.
 const MIGRATION_LOCK: i64 = 0x7461_736b_7061_6374;
 
+/// After this time, asking for readiness tries again whether a pooler keeps prepared statements apart.
+const READY_POOLER_CHECK_AGE: Duration = Duration::from_mins(1);
+
 /// Everything that is kept. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Store {
-    read: DatabaseConnection,
-    write: DatabaseConnection,
+    pools: Pools,
     clock: Clock,
 }
 
@@ -54,8 +60,7 @@ impl Store {
     /// # Errors
     /// The address is not one that the driver understands, or the folder of a SQLite file can't be made.
     pub fn new(settings: &config::Database) -> Result<Self, DbErr> {
-        let (read, write) = connections::open_pools(settings)?;
-        Ok(Self { read, write, clock: Clock })
+        Ok(Self { pools: connections::open_pools(settings)?, clock: Clock })
     }
 
     /// `owner`'s tasks.
@@ -64,12 +69,13 @@ impl Store {
         Tasks { store: self, rows: Rows::of(owner) }
     }
 
-    /// Asks the database whether it can serve: it answers, and has the tables.
+    /// Asks the database whether it can serve: it answers, has the tables, and keeps prepared statements apart.
     ///
     /// # Errors
     /// What it answered instead, or that it did not.
     pub async fn ready(&self) -> Result<(), DbErr> {
-        rows::unowned::probe().one(&self.read).await.map(drop)
+        self.check_pooler(READY_POOLER_CHECK_AGE).await?;
+        rows::unowned::probe().one(&self.pools.read).await.map(drop)
     }
 
     /// Tries to reach the database. The pool would only say that it took too long; this says why.
@@ -77,7 +83,14 @@ impl Store {
     /// # Errors
     /// Why it can't be reached.
     pub async fn try_connect(&self) -> Result<(), DbErr> {
-        connections::try_connect(&self.write).await
+        self.check_pooler(Duration::ZERO).await
+    }
+
+    async fn check_pooler(&self, max_age: Duration) -> Result<(), DbErr> {
+        match &self.pools.pooler {
+            Some(check) => check.ensure(max_age).await.map_err(connections::unusable),
+            None => Ok(()),
+        }
     }
 
     /// Whether `error` may go away by itself: the database is starting, restarting, or busy.
@@ -117,7 +130,7 @@ impl Store {
     /// # Errors
     /// The database did not answer, or has a step that this program doesn't know.
     pub async fn migration_status(&self) -> Result<Vec<Step>, DbErr> {
-        let steps = Migrator::get_migration_with_status_read_only(&self.read).await?;
+        let steps = Migrator::get_migration_with_status_read_only(&self.pools.read).await?;
         Ok(steps
             .iter()
             .map(|step| Step { name: name(step), applied: step.status() == MigrationStatus::Applied })
@@ -127,8 +140,8 @@ impl Store {
     /// Closes the connections, after what is under way on them, which may take long.
     pub async fn close(self) {
         // The only possible error is that they are closed.
-        let _ = self.read.close().await;
-        let _ = self.write.close().await;
+        let _ = self.pools.read.close().await;
+        let _ = self.pools.write.close().await;
     }
 
     /// Begins a transaction that writes. It is taken back unless it is committed.
@@ -139,7 +152,7 @@ impl Store {
             // Takes the lock at once. A deferred one would fail when it comes to write after another has.
             sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
         };
-        self.write.begin_with_options(options).await
+        self.pools.write.begin_with_options(options).await
     }
 
     async fn begin_schema_change(&self) -> Result<DatabaseTransaction, DbErr> {

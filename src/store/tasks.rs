@@ -57,7 +57,7 @@ impl Tasks<'_> {
             .order_by_desc(TASK.id)
             // One more than asked for tells whether there are more.
             .limit(u64::from(limit) + 1)
-            .all(&self.store.read)
+            .all(&self.store.pools.read)
             .await?;
         let has_more = rows.len() > usize::from(limit);
         Ok(Page { tasks: rows.into_iter().take(limit.into()).map(Task::from).collect(), has_more })
@@ -81,7 +81,7 @@ impl Tasks<'_> {
             version: 1,
         };
         let attempt = async || match &once {
-            None => self.insert(&self.store.write, row.clone()).await.map(Outcome::first),
+            None => self.insert(&self.store.pools.write, row.clone()).await.map(Outcome::first),
             Some(once) => self.once(once, async |transaction| self.insert(transaction, row.clone()).await).await,
         };
         match attempt().await {
@@ -100,7 +100,7 @@ impl Tasks<'_> {
 
     /// Sees to it that the owner has a row of its own, which its tasks refer to.
     async fn register(&self) -> Result<(), DbErr> {
-        self.rows.insert_user().exec_without_returning(&self.store.write).await.map(drop)
+        self.rows.insert_user().exec_without_returning(&self.store.pools.write).await.map(drop)
     }
 
     async fn insert(&self, on: &impl ConnectionTrait, row: TaskRow) -> Result<Task, Fault> {
@@ -114,7 +114,7 @@ impl Tasks<'_> {
     /// # Errors
     /// [`Fault::NoSuchTask`] if this owner has no task `id`; [`Fault::Unavailable`] if the database did not answer.
     pub async fn get(&self, id: TaskId) -> Result<Task, Fault> {
-        let row = self.rows.select_task(id).one(&self.store.read).await?;
+        let row = self.rows.select_task(id).one(&self.store.pools.read).await?;
         row.map(Task::from).ok_or(Fault::NoSuchTask)
     }
 
@@ -144,7 +144,7 @@ impl Tasks<'_> {
         if let Some(completed) = completed {
             change = change.col_expr(TaskColumn::CompletedAt, completed_at(completed, now));
         }
-        self.change(&self.store.write, id, change, &expected).await
+        self.change(&self.store.pools.write, id, change, &expected).await
     }
 
     /// Flips whether the task is completed, or makes it so as `completion` says, once if that is wanted. If it is so
@@ -183,7 +183,7 @@ impl Tasks<'_> {
             }
         };
         let Some(once) = once else {
-            return self.change(&self.store.write, id, change, &expected).await.map(Outcome::first);
+            return self.change(&self.store.pools.write, id, change, &expected).await.map(Outcome::first);
         };
         match self.once(&once, async |transaction| self.change(transaction, id, change, &expected).await).await {
             // Who has never had a task has no keys either.
@@ -200,8 +200,8 @@ impl Tasks<'_> {
     pub async fn remove(&self, id: TaskId, expected: ExpectedVersion) -> Result<(), Fault> {
         // One statement: a read followed by a delete could meet a row that another request took in between.
         let statement = if_version(self.rows.delete_task(id), &expected);
-        match statement.exec(&self.store.write).await?.rows_affected {
-            0 => Err(self.diagnose(&self.store.write, id).await?),
+        match statement.exec(&self.store.pools.write).await?.rows_affected {
+            0 => Err(self.diagnose(&self.store.pools.write, id).await?),
             _ => Ok(()),
         }
     }

@@ -5,6 +5,7 @@
 pub mod client;
 pub mod contract;
 pub mod issuer;
+pub mod pgbouncer;
 pub mod postgres;
 pub mod process;
 
