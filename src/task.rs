@@ -21,6 +21,9 @@ pub struct TaskId(pub Uuid);
 published!(TaskId, uuid());
 
 impl TaskId {
+    /// What the contract shows as an example.
+    pub(crate) const EXAMPLE: &str = "019a7e3c-91d4-7b52-8f4e-2a6c0d1b3e57";
+
     /// The id in the one form that the contract means. (The UUID parser also knows braces, URNs and no hyphens.)
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
@@ -55,16 +58,24 @@ impl Serialize for Timestamp {
 
 // The patterns below are read by regular expression engines of all kinds, so they keep to what these have in common: no
 // look-around, no classes by Unicode property, four hexadecimal digits an escape.
-macro_rules! control {
-    () => {
-        r"\u0000-\u001F\u007F-\u009F"
-    };
+const CONTROL: &str = r"\u0000-\u001F\u007F-\u009F";
+/// White space, and what prints nothing: soft hyphen, zero-width characters, directional marks, fillers, variation
+/// selectors.
+const INVISIBLE: &str = r"\s\u00A0\u00AD\u034F\u061C\u115F\u1160\u1680\u17B4\u17B5\u180B-\u180F\u2000-\u200F\u2028-\u202F\u205F-\u206F\u2800\u3000\u3164\uFE00-\uFE0F\uFEFF\uFFA0";
+
+/// The tag characters and the other variation selectors, which print nothing either.
+///
+/// They are beyond four digits, so they stand for themselves, and one by one: JavaScript without the flag `u` reads each as
+/// two halves. A range of halves would be an error there; one by one the first half, which no visible character has, is
+/// rightly not visible.
+fn invisible_beyond_four_digits() -> String {
+    ('\u{E0000}'..='\u{E007F}').chain('\u{E0100}'..='\u{E01EF}').collect()
 }
-// White space, and what prints nothing: soft hyphen, zero-width characters, directional marks, fillers.
-macro_rules! invisible {
-    () => {
-        r"\s\u00A0\u00AD\u034F\u061C\u115F\u1160\u1680\u17B4\u17B5\u180B-\u180F\u2000-\u200F\u2028-\u202F\u205F-\u206F\u2800\u3000\u3164\uFE00-\uFE0F\uFEFF\uFFA0"
-    };
+
+/// A text in which something can be seen, without control characters.
+fn visible() -> String {
+    let more = invisible_beyond_four_digits();
+    format!("^[^{CONTROL}]*[^{CONTROL}{INVISIBLE}{more}][^{CONTROL}]*$")
 }
 
 /// What is to be done. The published schema bounds it; nothing else makes one from a request.
@@ -73,15 +84,19 @@ pub struct Title(pub String);
 
 published!(
     Title,
-    MetaSchema {
-        min_length: Some(1),
-        max_length: Some(200),
-        pattern: Some(
-            concat!("^[^", control!(), "]*[^", control!(), invisible!(), "][^", control!(), "]*$").to_owned()
-        ),
-        ..MetaSchema::new("string")
-    }
+    MetaSchema { min_length: Some(1), max_length: Some(200), pattern: Some(visible()), ..MetaSchema::new("string") }
 );
+
+/// What is wrong with a text that does not match the pattern of its schema, as the end of a sentence.
+pub(crate) fn explain_pattern(text: &str) -> &'static str {
+    if text.contains('\0') {
+        "must not have the character NUL"
+    } else if text.contains(char::is_control) {
+        "must not have line breaks or other control characters"
+    } else {
+        "must not be blank"
+    }
+}
 
 /// More about a task. The published schema bounds it; nothing else makes one from a request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -9,6 +9,7 @@ use std::{
     io::{Read, Write},
     net::{TcpListener, TcpStream},
     os::unix::fs::PermissionsExt,
+    path::Path,
     process::Stdio,
     thread,
     time::{Duration, Instant},
@@ -19,6 +20,7 @@ use serde_json::{Value, json};
 use sqlx::{Connection, Executor, SqliteConnection};
 use support::{
     SECRET, curl_is_missing,
+    issuer::{self, Answer, Issuer, SigningKey},
     process::{Server, complaint, printed, program, run, start_eight, text},
     token,
 };
@@ -69,8 +71,14 @@ fn spec_prints_the_contract_and_checks_a_file() {
     assert_eq!(other.status.code(), Some(1));
     assert!(text(&other.stderr).contains(&format!("differs from line {line} on")), "{}", text(&other.stderr));
     assert_eq!(check("same.yaml", "json").status.code(), Some(1));
+    fs::write(here.path().join("windows.yaml"), committed.replace('\n', "\r\n")).unwrap();
+    let windows = text(&check("windows.yaml", "yaml").stderr);
+    assert!(windows.contains("but with other line ends (CRLF)") && !windows.contains(" from line "), "{windows}");
+    fs::write(here.path().join("windows.yaml"), committed.trim_end()).unwrap();
+    let cut = text(&check("windows.yaml", "yaml").stderr);
+    assert!(cut.contains("but for the empty lines at its end"), "{cut}");
     assert!(text(&check("missing.yaml", "yaml").stderr).contains("can't read missing.yaml"));
-    assert!(fs::read_dir(here.path()).unwrap().count() == 3, "it leaves nothing behind");
+    assert!(fs::read_dir(here.path()).unwrap().count() == 4, "it leaves nothing behind");
 }
 
 #[test]
@@ -107,13 +115,76 @@ fn migrations_go_up_and_down_and_tell_their_state() {
     let (one, two) = ("m20261121_000001_users_and_tasks", "m20261121_000002_idempotency_keys");
 
     assert_eq!(migrate(&["status"]), format!("pending  {one}\npending  {two}\n"));
+    assert_eq!(migrate(&["down"]), "nothing to take back\n");
+    assert!(!here.path().join("data").exists(), "to look makes no file");
     assert_eq!(migrate(&["up"]), format!("applied {one}\napplied {two}\n"));
     assert_eq!(migrate(&["up"]), "nothing to apply\n");
     assert_eq!(migrate(&["status"]), format!("applied  {one}\napplied  {two}\n"));
-    assert_eq!(migrate(&["down"]), format!("took back {two}\n"));
+    for file in ["taskpact.db", "taskpact.db-wal"] {
+        let file = here.path().join("data").join(file);
+        let mode = file.metadata().map_or(0o600, |metadata| metadata.permissions().mode() & 0o777);
+        assert_eq!(mode, 0o600, "what is in {} is nobody else's business", file.display());
+    }
+
+    // What would go is told first, and nothing goes by a slip.
+    let said = complaint(here.path(), &["migrate", "down", "--steps", "2"], &[], 1);
+    for table in ["idempotency_keys (0 rows)", "tasks (0 rows)", "users (0 rows)"] {
+        assert!(said.contains(table), "{said}");
+    }
+    assert!(said.contains("Say --yes"), "{said}");
+    assert_eq!(migrate(&["status"]), format!("applied  {one}\napplied  {two}\n"));
+    assert_eq!(migrate(&["down", "--yes"]), format!("took back {two}\n"));
     assert_eq!(migrate(&["status"]), format!("applied  {one}\npending  {two}\n"));
-    assert_eq!(migrate(&["down", "--steps", "5"]), format!("took back {one}\n"));
+    assert_eq!(migrate(&["down", "--steps", "5", "--yes"]), format!("took back {one}\n"));
     assert_eq!(migrate(&["down"]), "nothing to take back\n");
+}
+
+/// What a terminal shows of a command, with `answer` typed at its prompt.
+fn at_a_terminal(here: &Path, arguments: &str, answer: &str) -> String {
+    let command = format!("{} {arguments}", env!("CARGO_BIN_EXE_taskpact"));
+    let mut script = std::process::Command::new("script");
+    script.args(["--quiet", "--return", "--command", &command, "/dev/null"]).current_dir(here).env_clear();
+    let mut child = script.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(answer.as_bytes()).unwrap();
+    text(&child.wait_with_output().unwrap().stdout)
+}
+
+#[test]
+fn at_a_terminal_taking_back_is_asked_for() {
+    let here = tempdir().unwrap();
+    printed(here.path(), &["migrate", "up"], &[]);
+    let shown = at_a_terminal(here.path(), "migrate down", "no\n");
+    assert!(shown.contains("Type `yes` to go on") && shown.contains("nothing was done"), "{shown}");
+    let shown = at_a_terminal(here.path(), "migrate down", "yes\n");
+    assert!(shown.contains("took back m20261121_000002_idempotency_keys"), "{shown}");
+}
+
+#[test]
+fn a_database_of_another_program_or_of_a_newer_version_is_left_alone() {
+    let here = tempdir().unwrap();
+    let sqlite = |file: &str, statements: &'static str| {
+        let url = format!("sqlite://{}?mode=rwc", here.path().join(file).display());
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        runtime.block_on(async {
+            let mut connection = SqliteConnection::connect(&url).await.unwrap();
+            sqlx::raw_sql(statements).execute(&mut connection).await.unwrap();
+        });
+    };
+    sqlite("other.db", "create table users (id integer primary key, email text)");
+    let said = complaint(here.path(), &[], &[WITH_SECRET, ("DATABASE_URL", "sqlite://other.db")], 1);
+    assert!(said.contains("it has a table `users` of another program: this server needs a database"), "{said}");
+
+    printed(here.path(), &["migrate", "up"], &[("DATABASE_URL", "sqlite://newer.db")]);
+    sqlite("newer.db", "insert into seaql_migrations values ('m99991231_000001_later', 1)");
+    for command in [&[][..], &["migrate", "up"], &["migrate", "down", "--yes"], &["migrate", "status"]] {
+        let said = complaint(here.path(), command, &[WITH_SECRET, ("DATABASE_URL", "sqlite://newer.db")], 1);
+        assert!(said.contains("a newer version of this server has migrated it (`m99991231_000001_later`"), "{said}");
+    }
+    let foreign = "create table seaql_migrations (version text primary key, applied_at bigint);
+                   insert into seaql_migrations values ('m1', 1)";
+    sqlite("seaorm.db", foreign);
+    let said = complaint(here.path(), &["migrate", "up"], &[("DATABASE_URL", "sqlite://seaorm.db")], 1);
+    assert!(said.contains("another program has migrated it (`m1`)"), "{said}");
 }
 
 #[test]
@@ -173,8 +244,40 @@ async fn a_token_is_what_the_issuer_would_make_by_these_settings() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn keys_of_this_machine_are_not_fetched_through_a_proxy() {
+    let here = tempdir().unwrap();
+    let key = SigningKey::new("a", jsonwebtoken::Algorithm::EdDSA);
+    let issuer = Issuer::start(Answer::keys(&[&key])).await;
+    let proxy = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let address = format!("http://{}", proxy.local_addr().unwrap());
+    let (url, name) = (issuer.url(), issuer.name());
+    let server = Server::start(
+        here.path(),
+        &[
+            ("TASKPACT_AUTH__JWKS_URL", &url),
+            ("TASKPACT_AUTH__ISSUER", &name),
+            ("HTTP_PROXY", &address),
+            ("http_proxy", &address),
+            ("ALL_PROXY", &address),
+        ],
+    );
+    let claims = json!({"sub": "ann", "iss": name, "aud": name, "exp": issuer::now() + 60});
+    server.user("ann").with_token(&key.token(&claims)).list("").await.is(200);
+    proxy.set_nonblocking(true).unwrap();
+    assert!(proxy.accept().is_err(), "the proxy was asked");
+    server.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_may_not_be_meant_is_warned_of() {
     let here = tempdir().unwrap();
+    let elsewhere = tempdir().unwrap();
+    fs::write(elsewhere.path().join(".env"), "NEXT_PUBLIC_APP_NAME=My Task App\n").unwrap();
+    let wide = ("TASKPACT_CORS__ALLOWED_ORIGINS", "https://*.vercel.app,http://localhost:*");
+    let server = Server::start(elsewhere.path(), &[WITH_SECRET, wide]);
+    server.wait_for("line 1 of .env (NEXT_PUBLIC_APP_NAME) can't be read; it is no setting of this server");
+    server.wait_for("`cors.allowed_origins` has `https://*.vercel.app`: every page under such a name may call");
+    assert!(!server.stop().contains("has `http://localhost:*`"));
     let (anybody, on_the_way) = ("`auth.issuer` is not set", "`auth.jwks_url` is not https");
     let issuer = ("TASKPACT_AUTH__ISSUER", "https://app.example.com");
     let keys = |url| vec![issuer, ("TASKPACT_AUTH__JWKS_URL", url)];
@@ -237,6 +340,17 @@ fn without_settings_it_runs_in_development_mode_and_says_how_to_call_it() {
     assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
     assert_eq!(fs::read_to_string(&file).unwrap(), secret);
     assert_eq!(fs::read_dir(here.path().join("data")).unwrap().filter(|e| text_of(e).contains("secret")).count(), 1);
+
+    // Every page of this machine may call, whatever serves it; and those of others may not, which is explained.
+    let preflight = |origin: &str| {
+        let head = format!("Host: x\r\nConnection: close\r\nOrigin: {origin}\r\nAccess-Control-Request-Method: POST");
+        exchange(&server, &format!("OPTIONS /api/ann/tasks HTTP/1.1\r\n{head}\r\n\r\n"))
+    };
+    for origin in ["http://localhost:5173", "http://127.0.0.1:4200", "http://localhost:3000"] {
+        assert!(preflight(origin).contains(&format!("access-control-allow-origin: {origin}\r\n")), "{origin}");
+    }
+    assert!(!preflight("https://app.example.com").contains("access-control-allow-origin"));
+    server.wait_for("a page of https://app.example.com may not call: it is not in `cors.allowed_origins`");
 }
 
 fn text_of(entry: &std::io::Result<fs::DirEntry>) -> String {
@@ -329,9 +443,13 @@ fn a_taken_port_is_named() {
 
     let said = complaint(here.path(), &[], &[("PORT", &port)], 1);
     assert!(
-        said.contains(&format!("can't listen on `127.0.0.1`, port {port} (`server.host`, `server.port`")),
+        said.contains(&format!(
+            "can't listen on `127.0.0.1`, port {port} (`server.host`, `server.port`; environment HOST, PORT)"
+        )),
         "{said}"
     );
+    let database = here.path().join("data/taskpact.db");
+    assert_eq!(fs::metadata(database).map_or(0, |file| file.len()), 0, "nothing was migrated for it");
 }
 
 #[test]
@@ -345,7 +463,7 @@ fn a_database_that_can_not_be_had_is_named() {
     .unwrap();
 
     let said = complaint(here.path(), &[], &[("DATABASE_URL", "sqlite://file/tasks.db")], 2);
-    assert!(said.contains("`database.url` can't be used"), "{said}");
+    assert!(said.contains("`database.url` can't be used") && said.contains("file: "), "{said}");
     let said = complaint(here.path(), &[], &[("DATABASE_URL", "sqlite://no.db")], 1);
     assert!(said.contains("the database sqlite://no.db can't be used") && said.contains("not a database"), "{said}");
 }
@@ -441,7 +559,7 @@ async fn what_was_acknowledged_is_there_though_the_disk_was_full() {
 
 #[test]
 fn a_stopping_server_finishes_what_is_in_flight() {
-    for name in ["TERM", "INT"] {
+    for name in ["TERM", "INT", "HUP"] {
         let here = tempdir().unwrap();
         let server = serve(&here);
         let body = r#"{"title":"In flight"}"#;
@@ -548,10 +666,10 @@ async fn the_log_is_one_line_a_request_and_holds_nothing_private() {
         .send()
         .await
         .is(400);
-    ann.list("?cursor=xyzzy-cursor").await.is(400);
+    ann.list("?cursor=xyzzy-cursor").await.is(422);
     ann.with_token("xyzzy.token.xyzzy").list("").await.is(401);
     ann.call(Method::GET, ann.tasks()).header("X-Request-Id", "mine").send().await.is(200);
-    ann.call(Method::GET, "/xyzzy-path").send().await.is(404);
+    ann.call(Method::GET, "/nowhere?xyzzy-query=1").send().await.is(404);
     let token = ann.token.clone();
     let log = server.stop();
 
@@ -567,7 +685,7 @@ async fn the_log_is_one_line_a_request_and_holds_nothing_private() {
             ("updateTask", 200),
             ("createTask", 422),
             ("createTask", 400),
-            ("listTasks", 400),
+            ("listTasks", 422),
             ("listTasks", 401),
             ("listTasks", 200),
             ("-", 404),
@@ -575,6 +693,10 @@ async fn the_log_is_one_line_a_request_and_holds_nothing_private() {
     );
     assert_eq!(requests[6]["request_id"], "mine");
     assert_eq!(requests[0]["message"], "POST createTask 201");
+    // What an operator asks of a refusal.
+    assert_eq!(requests[2]["problem"], "invalid-request");
+    assert_eq!(requests[5]["reason"], "it is not a signed JSON Web Token in compact form");
+    assert_eq!((&requests[7]["path"], &requests[0]["path"]), (&json!("/nowhere"), &Value::Null));
     assert!(requests.iter().all(|line| line["level"] == "INFO" && line["duration_ms"].as_f64().unwrap() > 0.0));
 
     assert!(!log.contains("xyzzy"), "{}", log.lines().find(|line| line.contains("xyzzy")).unwrap());
@@ -582,20 +704,18 @@ async fn the_log_is_one_line_a_request_and_holds_nothing_private() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn why_a_token_was_refused_is_logged_for_who_looks_closely() {
+async fn why_a_token_was_refused_stands_in_the_line_of_the_request() {
     let here = tempdir().unwrap();
-    for (filter, is_told) in [("info", false), ("taskpact=debug", true)] {
-        let server = Server::start(here.path(), &[WITH_SECRET, ("TASKPACT_LOG__FILTER", filter)]);
-        let ann = server.user("ann");
-        let forged = format!("{}x", ann.token);
-        let refusal = ann.with_token(&forged).list("").await;
-        let id = refusal.is(401).header("x-request-id").unwrap().to_owned();
+    let server = Server::start(here.path(), &[WITH_SECRET]);
+    let ann = server.user("ann");
+    let forged = format!("{}x", ann.token);
+    let refusal = ann.with_token(&forged).list("").await;
+    let id = refusal.is(401).header("x-request-id").unwrap().to_owned();
 
-        let log = server.stop();
-        let told = log.lines().find(|line| line.contains("refused a token: its signature is not that"));
-        assert_eq!(told.is_some_and(|line| line.contains(&id) && line.contains("listTasks")), is_told, "{log}");
-        assert!(!log.contains(&forged) && !log.contains(&ann.token));
-    }
+    let log = server.stop();
+    let line = log.lines().find(|line| line.contains(&id)).unwrap();
+    assert!(line.contains("its signature is not that of the expected issuer") && line.contains("listTasks"), "{log}");
+    assert!(!log.contains(&forged) && !log.contains(&ann.token));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -607,7 +727,7 @@ async fn a_failure_is_logged_once_with_its_cause_and_the_request() {
     );
     let ann = server.user("ann");
     ann.create("t").await;
-    printed(here.path(), &["migrate", "down", "--steps", "2"], &[("DATABASE_URL", "sqlite://tasks.db")]);
+    printed(here.path(), &["migrate", "down", "--steps", "2", "--yes"], &[("DATABASE_URL", "sqlite://tasks.db")]);
 
     let reply = ann.list("").await;
     let id = reply.is(500).header("x-request-id").unwrap();

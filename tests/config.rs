@@ -51,6 +51,8 @@ port = 8080  # default
 request_timeout_ms = 15000  # default
 shutdown_timeout_secs = 20  # default
 max_connections = 1000  # default
+base_path = ""  # default
+trust_forwarded_prefix = false  # default
 
 [database]
 url = "sqlite://data/taskpact.db"  # default
@@ -72,6 +74,8 @@ development = "loopback"  # default
 
 [cors]
 allowed_origins = ["http://localhost:3000"]  # default
+allowed_headers = []  # default
+allow_credentials = false  # default
 
 [log]
 format = "text"  # default
@@ -133,10 +137,10 @@ fn another_file_can_be_named_and_must_exist() {
 #[test]
 fn text_stays_text_whatever_it_looks_like() {
     for secret in
-        ["12345678901234567890123456789012", "true                              ", "[1, 2, 3]                         "]
+        ["12345678901234567890123456789012", "true                             .", "[1, 2, 3]                        ."]
     {
-        let config = load(&[], &[("BETTER_AUTH_SECRET", secret), ("TASKPACT_LOG__FILTER", "1")]).unwrap().config;
-        assert_eq!((config.auth.secret.unwrap().expose(), config.log.filter.as_str()), (secret, "1"));
+        let config = load(&[], &[("BETTER_AUTH_SECRET", secret), ("HOST", "1")]).unwrap().config;
+        assert_eq!((config.auth.secret.unwrap().expose(), config.server.host.as_str()), (secret, "1"));
     }
 }
 
@@ -150,7 +154,8 @@ fn a_list_is_separated_by_commas() {
 
 #[test]
 fn an_unknown_key_is_an_error_that_names_it() {
-    let known = "host, port, request_timeout_ms, shutdown_timeout_secs, max_connections";
+    let known =
+        "host, port, request_timeout_ms, shutdown_timeout_secs, max_connections, base_path, trust_forwarded_prefix";
     refused(
         &[("taskpact.toml", "[server]\nprot = 1")],
         &[],
@@ -384,7 +389,196 @@ fn no_secret_is_ever_shown() {
         assert!(refusal.contains("`auth.secret") || refusal.contains("line 2"), "{refusal}");
     }
     let refusal = load(&[(".env", "BETTER_AUTH_SECRET=hush hush\n")], &[]).unwrap_err();
-    assert!(refusal.ends_with(".env is not a list of NAME=value lines") && !refusal.contains("hush"), "{refusal}");
+    let words = "line 1 of .env (BETTER_AUTH_SECRET) can't be read: put a value with blanks";
+    assert!(refusal.starts_with(words) && !refusal.contains("hush"), "{refusal}");
+
+    // Nor of an address that is none, or that has a key somewhere.
+    for url in ["postgres:alice:hush@db/x", "postgres://alice:12/hush@db/x", "postgres://alice:hu@sh:12/@db/x"] {
+        let refusal = load(&[], &[("DATABASE_URL", url)]).unwrap_err();
+        assert!(refusal.contains("every special character of the password written as %XX"), "{refusal}");
+        assert!(!refusal.contains("hu"), "{refusal}");
+    }
+    let url = "postgres://user@host/name?PASSWORD=hush&Password=hush&sslmode=disable&x=hush";
+    let environment = [
+        ("DATABASE_URL", url),
+        ("TASKPACT_AUTH__JWKS_URL", "https://a.example/jwks?key=hush"),
+        ("TASKPACT_AUTH__ISSUER", "https://a.example"),
+    ];
+    let loaded = load(&[], &environment).unwrap();
+    for text in [loaded.describe(), format!("{:?}", loaded.config)] {
+        assert!(!text.contains("hush") && text.contains("sslmode=disable"), "{text}");
+        assert!(text.contains("https://a.example/jwks?hidden"), "{text}");
+    }
+}
+
+#[test]
+fn everything_that_is_wrong_is_told_at_once() {
+    let toml = ("taskpact.toml", "[server]\nport = 'x'\nprot = 1\n[log]\nformat = 'yaml'\n[auth]\nleeway_secs = 100");
+    let environment =
+        [("TASKPACT_DATABASE__MIGRATE", "perhaps"), ("TASKPACT_SERVER", "1"), ("TASKPACT_LOG__FILTER", "verbose")];
+
+    let refusal = load(&[toml], &environment).unwrap_err();
+
+    for start in [
+        "the environment variable TASKPACT_SERVER is no setting",
+        "`server.port` (taskpact.toml): ",
+        "there is no setting `server.prot` (taskpact.toml)",
+        "`log.format` (taskpact.toml): ",
+        "`auth.leeway_secs` (taskpact.toml): ",
+        "`database.migrate` (environment variable TASKPACT_DATABASE__MIGRATE): ",
+        "`log.filter` (environment variable TASKPACT_LOG__FILTER): ",
+    ] {
+        assert_eq!(refusal.lines().filter(|line| line.starts_with(start)).count(), 1, "{start}:\n{refusal}");
+    }
+    assert_eq!(refusal.lines().count(), 7, "{refusal}");
+}
+
+#[test]
+fn lines_of_other_programs_in_dot_env_are_passed_over_and_named() {
+    let text = "\u{FEFF}NEXT_PUBLIC_APP_NAME=My Task App\r\nPORT=9000\r\nGREETING=it's me\r\nFOLDER=C:\\x\r\n\
+                JSON={\"a\": \"b c\"}\r\nno assignment at all\r\nTEXT=\"two\r\nlines\"\r\nBASE=data\r\n\
+                DATABASE_URL=sqlite://${BASE}/x.db\r\nHOST='127.0.0.9'\r\n";
+    let loaded = load(&[(".env", text)], &[]).unwrap();
+    assert_eq!(loaded.config.server.port.get::<u16>(), 9000);
+    assert_eq!(
+        (loaded.config.server.host.as_str(), loaded.config.database.url.expose()),
+        ("127.0.0.9", "sqlite://data/x.db")
+    );
+    assert!(
+        loaded
+            .notes
+            .iter()
+            .any(|note| note.starts_with("line 1 of ") && note.contains("(NEXT_PUBLIC_APP_NAME) can't be read"))
+    );
+    assert!(loaded.notes.iter().all(|note| !note.contains("My Task") && !note.contains("it's")), "{:?}", loaded.notes);
+
+    // A quote that never ends does not swallow what is ours.
+    let loaded = load(&[(".env", "A='don't\nPORT=9001\nB=isn't'\n")], &[]).unwrap();
+    assert_eq!(loaded.config.server.port.get::<u16>(), 9001);
+
+    // As shells and editors on Windows write it.
+    let here = tempfile::tempdir().unwrap();
+    for mark in [[0xFF, 0xFE], [0xFE, 0xFF]] {
+        let units = "PORT=9002\r\n".encode_utf16();
+        let unit = |unit: u16| if mark[0] == 0xFF { unit.to_le_bytes() } else { unit.to_be_bytes() };
+        fs::write(here.path().join(".env"), [mark.to_vec(), units.flat_map(unit).collect()].concat()).unwrap();
+        assert_eq!(Loaded::from(here.path(), []).unwrap().config.server.port.get::<u16>(), 9002);
+    }
+    fs::remove_file(here.path().join(".env")).unwrap();
+    fs::create_dir(here.path().join(".env")).unwrap();
+    let refusal = Loaded::from(here.path(), []).unwrap_err().to_string();
+    assert!(refusal.contains(".env is a folder"), "{refusal}");
+}
+
+#[test]
+fn the_real_environment_wins_over_dot_env_in_every_spelling() {
+    let dot_env = (".env", "TASKPACT_SERVER__PORT=1\nTASKPACT_DATABASE__URL=sqlite://file.db\n");
+    let config = load(&[dot_env], &[("PORT", "2"), ("DATABASE_URL", "sqlite://environment.db")]).unwrap().config;
+    assert_eq!(config.server.port.get::<u16>(), 2);
+    assert_eq!(config.database.url.expose(), "sqlite://environment.db");
+    // What a file says of the type does not count.
+    let toml = ("taskpact.toml", "[server]\nport = '8080'\n");
+    assert_eq!(load(&[toml], &[("PORT", "9000")]).unwrap().config.server.port.get::<u16>(), 9000);
+}
+
+#[test]
+fn a_secret_is_taken_as_it_is_and_so_must_be_nothing_else() {
+    for (secret, words) in [
+        (format!("\"{SECRET}\""), "has quotes around it"),
+        (format!("'{SECRET}'"), "has quotes around it"),
+        (format!(" {SECRET}"), "has blanks at its start or end"),
+        (format!("{SECRET}\t"), "has blanks at its start or end"),
+        (format!("{SECRET}\n"), "has a line end"),
+    ] {
+        for variable in ["BETTER_AUTH_SECRET", "TASKPACT_AUTH__PREVIOUS_SECRET"] {
+            let refusal = load(&[], &[("BETTER_AUTH_SECRET", SECRET), (variable, &secret)]).unwrap_err();
+            assert!(refusal.contains(words) && refusal.contains(variable) && !refusal.contains(SECRET), "{refusal}");
+        }
+    }
+}
+
+#[test]
+fn a_filter_of_the_log_that_would_silence_it_is_refused() {
+    for filter in
+        ["warning", "verbose", "taskpact:debug", "debug;trace", "taskpact", "info,x=loud", "=info", "a b=info", ""]
+    {
+        let toml = ("taskpact.toml", &*format!("[log]\nfilter = '{filter}'"));
+        let refusal = load(&[toml], &[]).unwrap_err();
+        assert!(refusal.contains("is neither a level (error, warn, info, debug, trace, off)"), "{filter}: {refusal}");
+    }
+    for filter in ["info", "WARN", "off", "warn,taskpact=debug", "info, taskpact::store=trace", "info,a[b{c=d}]=trace"]
+    {
+        load(&[("taskpact.toml", &*format!("[log]\nfilter = '{filter}'"))], &[]).unwrap();
+    }
+}
+
+#[test]
+fn origins_are_those_that_browsers_send() {
+    let set = |origin: &str| {
+        let loaded = load(&[], &[("TASKPACT_CORS__ALLOWED_ORIGINS", origin)])?;
+        Ok::<_, String>(loaded.config.cors.allowed_origins.into_iter().next().unwrap())
+    };
+    for (origin, yes, no) in [
+        ("capacitor://localhost", "capacitor://localhost", "capacitor://localhost.evil"),
+        ("tauri://localhost", "tauri://localhost", "https://localhost"),
+        ("chrome-extension://abcdefghijklmnop", "chrome-extension://abcdefghijklmnop", "chrome-extension://b"),
+        ("http://localhost:*", "http://localhost:5173", "http://localhost"),
+        ("http://localhost:*", "http://localhost:1", "http://localhost:5173.evil.example"),
+        ("http://127.0.0.1:*", "http://127.0.0.1:80", "http://127.0.0.1:80x"),
+        ("https://*.example.com", "https://a-1.example.com", "https://a.b.example.com"),
+        ("https://*.example.com", "https://x.example.com", "https://example.com"),
+        ("https://*.example.com", "https://x.example.com", "https://.example.com"),
+        ("https://*.example.com", "https://x.example.com", "http://x.example.com"),
+        ("https://*.example.com", "https://x.example.com", "https://evil.com/.example.com"),
+        ("https://*.example.com:8443", "https://x.example.com:8443", "https://x.example.com"),
+        ("https://app-*-team.vercel.app", "https://app-git-main-team.vercel.app", "https://app-x-other.vercel.app"),
+    ] {
+        let allowed = set(origin).unwrap();
+        assert!(allowed.matches(yes), "{origin} is not {yes}");
+        assert!(!allowed.matches(no), "{origin} is {no}");
+        assert_eq!(allowed.is_open_to_others(), origin.contains('*') && !origin.ends_with(":*"), "{origin}");
+    }
+    for origin in [
+        "null",
+        "https://*",
+        "https://*.com",
+        "*://localhost",
+        "https://a.*.example.com",
+        "https://**.example.com",
+        "https://*.*.example.com",
+        "http://example.com:*",
+        "https://example.com/",
+        "https://EXAMPLE.com",
+        "https://example.com:443",
+        "data:text/html,x",
+        "capacitor://",
+        "capacitor:localhost",
+        "https://x.example.com/*",
+    ] {
+        assert!(set(origin).is_err(), "{origin} was taken");
+    }
+}
+
+#[test]
+fn the_spelling_of_sqlalchemy_means_what_its_authors_mean_or_is_refused() {
+    let url =
+        |url: &str| load(&[], &[("DATABASE_URL", url)]).map(|loaded| loaded.config.database.url.expose().to_owned());
+    assert_eq!(url("sqlite:///./todo.db").unwrap(), "sqlite://todo.db");
+    assert_eq!(url("sqlite:///./data/todo.db?mode=ro").unwrap(), "sqlite://data/todo.db?mode=ro");
+    assert_eq!(url("sqlite:////var/lib/todo.db").unwrap(), "sqlite:////var/lib/todo.db");
+    let refusal = url("sqlite:///todo.db").unwrap_err();
+    assert!(refusal.contains("write `sqlite://todo.db` for a file in the working directory"), "{refusal}");
+}
+
+#[test]
+fn the_public_path_is_one() {
+    let set = |path: &str| {
+        load(&[], &[("TASKPACT_SERVER__BASE_PATH", path)]).map(|l| l.config.server.base_path.as_str().to_owned())
+    };
+    assert_eq!((set("/todo").unwrap(), set("/a/b/").unwrap()), ("/todo".to_owned(), "/a/b".to_owned()));
+    for path in ["todo", "//x", "/a b", "https://x/y", "/a\"b", "/a/../b?"] {
+        assert!(set(path).unwrap_err().contains("expected a path such as `/todo`"), "{path}");
+    }
 }
 
 #[test]

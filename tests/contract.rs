@@ -71,7 +71,8 @@ fn everything_is_described() {
     }
     for (name, schema) in DOCUMENT["components"]["schemas"].as_object().unwrap() {
         described(schema, name);
-        for (field, schema) in schema["properties"].as_object().unwrap() {
+        let fields = schema["properties"].as_object().into_iter().flatten();
+        for (field, schema) in fields.filter(|(_, schema)| schema.get("$ref").is_none()) {
             described(schema, &format!("{name}.{field}"));
         }
     }
@@ -104,12 +105,14 @@ fn every_schema_has_an_example_that_it_allows() {
         for (status, response) in operation.description["responses"].as_object().unwrap() {
             let Some(problem) = response["content"].get("application/problem+json") else { continue };
             let validator = taskpact::contract::validator(&DOCUMENT, &problem["schema"]);
-            match problem.get("example") {
-                Some(example) => {
-                    assert!(validator.is_valid(example), "{} {status}: {example}", operation.id);
-                    assert_eq!(example["status"].to_string(), *status);
-                }
-                None => assert_eq!(status, "422", "{}", operation.id),
+            let examples = problem["examples"].as_object().unwrap();
+            let types = problem["schema"]["oneOf"].as_array().map_or(1, Vec::len);
+            assert_eq!(examples.len(), types, "{} {status}: an example for each type", operation.id);
+            for (slug, example) in examples {
+                let example = &example["value"];
+                assert!(validator.is_valid(example), "{} {status}: {example}", operation.id);
+                assert_eq!(example["status"].to_string(), *status);
+                assert_eq!(example["type"], format!("/problems/{slug}"));
             }
         }
     }
@@ -153,11 +156,12 @@ fn bodies_are_closed_and_replies_are_complete() {
     for body in ["NewTask", "TaskUpdate", "TaskCompletion"] {
         assert_eq!(schema(body)["additionalProperties"], false, "{body}");
     }
-    for reply in ["Task", "Problem", "ValidationProblem", "Violation", "Health"] {
+    for reply in ["Task", "NoSuchTaskProblem", "InvalidRequestProblem", "VersionMismatchProblem", "Health"] {
         let fields: Vec<_> = schema(reply)["properties"].as_object().unwrap().keys().map(|name| json!(name)).collect();
         assert_eq!(schema(reply)["required"], json!(fields), "{reply}");
         assert_eq!(schema(reply)["additionalProperties"], Value::Null, "{reply} may grow");
     }
+    assert_eq!(schema("Violation")["required"], json!(["in", "code", "detail"]));
     let nullable = |name: &str| -> Vec<&String> {
         let fields = schema(name)["properties"].as_object().unwrap().iter();
         fields.filter(|(_, field)| field["nullable"] == true).map(|(name, _)| name).collect()
@@ -238,4 +242,21 @@ fn a_schema_of_the_contract_means_what_openapi_says() {
         assert!(valid.iter().all(|value| validator.is_valid(value)), "{schema} refuses one of {valid:?}");
         assert!(!invalid.iter().any(|value| validator.is_valid(value)), "{schema} takes one of {invalid:?}");
     }
+}
+
+#[test]
+fn a_problem_has_one_type_and_one_status_and_any_of_them_has_a_name() {
+    let schemas = DOCUMENT["components"]["schemas"].as_object().unwrap();
+    let any: Vec<_> =
+        schemas["AnyProblem"]["oneOf"].as_array().unwrap().iter().map(|one| one["$ref"].clone()).collect();
+    let problems = schemas.iter().filter(|(name, _)| name.ends_with("Problem") && *name != "AnyProblem");
+    let mut types = BTreeSet::new();
+    for (name, schema) in problems {
+        assert!(any.contains(&json!(format!("#/components/schemas/{name}"))), "{name}");
+        for single in ["type", "status"] {
+            assert_eq!(schema["properties"][single]["enum"].as_array().unwrap().len(), 1, "{name}");
+        }
+        assert!(types.insert(schema["properties"]["type"]["enum"][0].to_string()), "{name}");
+    }
+    assert_eq!(types.len(), any.len());
 }

@@ -298,9 +298,6 @@ async fn a_hostile_key_id_is_an_unknown_one() {
     // All at once, because unknown ids wait for the next fetch.
     let tokens: Vec<_> =
         ids.iter().map(|id| world.ed.sign(&json!({"alg": "EdDSA", "kid": id}), &world.good())).collect();
-    let without = world.ed.sign(&json!({"alg": "EdDSA"}), &world.good());
-    let null = world.ed.sign(&json!({"alg": "EdDSA", "kid": null}), &world.good());
-    let tokens = [tokens, vec![without, null]].concat();
     let replies = at_once(tokens.len(), |n| {
         let (ann, token) = (world.ann.clone(), tokens[n].clone());
         async move { list(&ann, &token).await }
@@ -551,6 +548,77 @@ async fn keys_that_share_their_id_or_have_none_are_all_tried() {
         accepts(&ann, &sign(&keys[1])).await;
         refuses(&ann, &sign(&stranger), "signature").await;
     }
+}
+
+#[tokio::test]
+async fn a_token_that_names_no_key_means_the_only_one_of_its_algorithm() {
+    let world = World::new().await;
+    for header in [json!({"alg": "EdDSA"}), json!({"alg": "EdDSA", "kid": null})] {
+        world.accepts(&world.ed.sign(&header, &world.good())).await;
+        world.refuses(&SigningKey::new("x", Algorithm::EdDSA).sign(&header, &world.good()), "signature").await;
+    }
+    let keys = [SigningKey::new("a", Algorithm::EdDSA), SigningKey::new("b", Algorithm::EdDSA)];
+    let issuer = Issuer::start(Answer::keys(&[&keys[0], &keys[1]])).await;
+    let app = server(&issuer, json!({})).await;
+    let ann = app.new_user();
+    let token = keys[0].sign(&json!({"alg": "EdDSA"}), &claims(&issuer, &ann, &json!({})));
+    refuses(&ann, &token, "several could be meant").await;
+}
+
+#[tokio::test]
+async fn a_single_key_without_a_name_is_meant_whatever_a_token_calls_it() {
+    let key = SigningKey::new("a", Algorithm::EdDSA);
+    let mut jwk = key.jwk();
+    jwk.as_object_mut().unwrap().remove("kid");
+    let issuer = Issuer::start(Answer::text(json!({"keys": [jwk]}).to_string())).await;
+    let app = server(&issuer, json!({})).await;
+    let ann = app.new_user();
+    for header in [json!({"alg": "EdDSA", "kid": "a"}), json!({"alg": "EdDSA", "kid": "b"}), json!({"alg": "EdDSA"})] {
+        accepts(&ann, &key.sign(&header, &claims(&issuer, &ann, &json!({})))).await;
+        let forged = SigningKey::new("a", Algorithm::EdDSA).sign(&header, &claims(&issuer, &ann, &json!({})));
+        refuses(&ann, &forged, "signature").await;
+    }
+}
+
+#[tokio::test]
+async fn the_newer_name_of_an_algorithm_means_the_same() {
+    let key = SigningKey::new("a", Algorithm::EdDSA);
+    for name in ["EdDSA", "Ed25519"] {
+        let mut jwk = key.jwk();
+        jwk["alg"] = name.into();
+        let issuer = Issuer::start(Answer::text(json!({"keys": [jwk]}).to_string())).await;
+        let app = server(&issuer, json!({})).await;
+        let ann = app.new_user();
+        for alg in ["EdDSA", "Ed25519"] {
+            let sign =
+                |key: &SigningKey| key.sign(&json!({"alg": alg, "kid": "a"}), &claims(&issuer, &ann, &json!({})));
+            accepts(&ann, &sign(&key)).await;
+            refuses(&ann, &sign(&SigningKey::new("a", Algorithm::EdDSA)), "signature").await;
+        }
+        let ed448 = key.sign(&json!({"alg": "Ed448", "kid": "a"}), &claims(&issuer, &ann, &json!({})));
+        refuses(&ann, &ed448, "(alg)").await;
+    }
+}
+
+#[tokio::test]
+async fn a_key_that_was_replaced_under_its_name_is_noticed_at_the_first_signature() {
+    // The keys would be kept for much longer.
+    let world = World::new().await;
+    world.accepts(&world.ed.token(&world.good())).await;
+    let other = SigningKey::new("ed", Algorithm::EdDSA);
+    world.issuer.answers(Answer::keys(&[&other]));
+    sleep(Duration::from_millis(3500)).await;
+
+    world.accepts(&other.token(&world.good())).await;
+    world.refuses(&world.ed.token(&world.good()), "signature").await;
+
+    // Whoever forges tokens can't make more fetches of it than one in three seconds, and is refused at once.
+    let (before, began) = (world.issuer.fetches(), std::time::Instant::now());
+    for n in 0..20 {
+        let forger = SigningKey::new("ed", Algorithm::EdDSA);
+        world.refuses(&forger.token(&world.claims(&json!({"n": n}))), "signature").await;
+    }
+    assert!(began.elapsed() < Duration::from_secs(2) && world.issuer.fetches() <= before + 1);
 }
 
 #[tokio::test]

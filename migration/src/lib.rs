@@ -22,6 +22,16 @@ impl MigratorTrait for Migrator {
     }
 }
 
+/// The tables that a step makes, and that go when it is taken back.
+#[must_use]
+pub fn tables_of(step: &str) -> &'static [&'static str] {
+    match step {
+        "m20261121_000001_users_and_tasks" => &["tasks", "users"],
+        "m20261121_000002_idempotency_keys" => &["idempotency_keys"],
+        _ => &[],
+    }
+}
+
 /// Text of up to 255 characters that somebody else has chosen, compared byte by byte: a user's id, a key.
 fn byte_string(name: impl IntoIden, backend: DbBackend) -> ColumnDef {
     let mut column = string_len(name, 255);

@@ -13,7 +13,7 @@ use super::{
     reply::{Described, Reply, json, response},
 };
 use crate::{
-    problem::{Fault, Problem, types},
+    problem::{Problem, types},
     schema::{one_of, published},
     store::Store,
 };
@@ -43,10 +43,11 @@ impl Health {
 
     /// Ask whether the server can serve
     ///
-    /// It asks the database. While that does not answer, requests are better sent elsewhere.
+    /// It asks the database, whether it takes writes, too. While it does not, requests are better sent elsewhere; `detail` says
+    /// why.
     #[oai(path = "/health/ready", method = "get", operation_id = "getReadiness")]
     async fn get_readiness(&self) -> Result<Reply<Healthy>, Problem<OnReadiness>> {
-        self.store.ready().await.map_err(Fault::Unavailable)?;
+        self.store.ready().await?;
         Ok(Reply::healthy())
     }
 }

@@ -19,7 +19,7 @@ use sha2::{Digest, Sha256};
 use url::form_urlencoded;
 
 use crate::{
-    request::{Cursor, IfNoneMatch, query_pairs},
+    request::{IfNoneMatch, query_pairs},
     schema::{self, header, one_of, text},
     store::{Outcome, Page},
     task::{MAX_PAGE, Task},
@@ -74,11 +74,11 @@ impl Reply<Listed> {
     pub(super) fn page(page: &Page, if_none_match: Option<&IfNoneMatch>, uri: &Uri) -> Self {
         let tag = page_tag(page);
         if if_none_match.is_some_and(|listed| listed.matches(&tag)) {
-            return not_modified(&tag).into();
+            return not_modified(&weak(&tag)).into();
         }
-        let mut reply = tagged(StatusCode::OK, &tag, &page.tasks);
+        let mut reply = tagged(StatusCode::OK, &weak(&tag), &page.tasks);
         if let Some(last) = page.tasks.last().filter(|_| page.has_more) {
-            let cursor = Cursor::at(last.id).to_string();
+            let cursor = last.id.0.to_string();
             let query = form_urlencoded::Serializer::new(String::new())
                 .extend_pairs(query_pairs(uri).filter(|(name, _)| name != "cursor"))
                 .append_pair("cursor", &cursor)
@@ -99,16 +99,18 @@ impl Described for Listed {
             ..text("The path of the next page, as `<path>; rel=\"next\"` (RFC 8288). Not on the last page.")
         };
         let cursor = MetaSchema {
-            description: Some("The `cursor` of the next page. Not on the last page."),
-            ..Cursor::bare_schema()
+            description: Some(
+                "The `cursor` of the next page: the `id` of this page's last task. Not on the last page.",
+            ),
+            ..schema::uuid()
         };
         let tag = || {
             let schema = MetaSchema {
-                example: Some("\"5f0c2c3de1aa4d52b7a19c1e019aa5b1\"".into()),
+                example: Some("W/\"5f0c2c3de1aa4d52b7a19c1e019aa5b1\"".into()),
                 min_length: Some(3),
-                max_length: Some(66),
-                pattern: Some(r#"^"[0-9a-f]{1,64}"$"#.to_owned()),
-                ..text("The entity tag of this page, in double quotes.")
+                max_length: Some(68),
+                pattern: Some(r#"^W/"[0-9a-f]{1,64}"$"#.to_owned()),
+                ..text("The entity tag of this page. It is a weak one, because the page may come compressed.")
             };
             header("ETag", schema, true)
         };
@@ -198,7 +200,7 @@ impl Reply<Fetched> {
     pub(super) fn task(task: &Task, if_none_match: Option<&IfNoneMatch>) -> Self {
         let tag = task.version.to_string();
         let is_known = if_none_match.is_some_and(|listed| listed.matches(&tag));
-        if is_known { not_modified(&tag).into() } else { of_task(StatusCode::OK, task).into() }
+        if is_known { not_modified(&strong(&tag)).into() } else { of_task(StatusCode::OK, task).into() }
     }
 }
 
@@ -237,15 +239,23 @@ pub(super) fn json(status: StatusCode, body: &impl Serialize) -> Response {
     Response::builder().status(status).header(header::CONTENT_TYPE, JSON).body(bytes)
 }
 
-/// A reply in JSON with an entity tag, of which `tag` is the opaque part.
+fn strong(opaque: &str) -> String {
+    format!("\"{opaque}\"")
+}
+
+fn weak(opaque: &str) -> String {
+    format!("W/\"{opaque}\"")
+}
+
+/// A reply in JSON with an entity tag.
 fn tagged(status: StatusCode, tag: &str, body: &impl Serialize) -> Response {
     let mut reply = json(status, body);
-    add(&mut reply, header::ETAG, &format!("\"{tag}\""));
+    add(&mut reply, header::ETAG, tag);
     reply
 }
 
 fn of_task(status: StatusCode, task: &Task) -> Response {
-    tagged(status, &task.version.to_string(), task)
+    tagged(status, &strong(&task.version.to_string()), task)
 }
 
 fn of_outcome(status: StatusCode, outcome: &Outcome) -> Response {
@@ -258,7 +268,7 @@ fn of_outcome(status: StatusCode, outcome: &Outcome) -> Response {
 
 fn not_modified(tag: &str) -> Response {
     let mut reply = StatusCode::NOT_MODIFIED.into_response();
-    add(&mut reply, header::ETAG, &format!("\"{tag}\""));
+    add(&mut reply, header::ETAG, tag);
     reply
 }
 

@@ -10,7 +10,7 @@ use super::{
 use crate::{
     auth::Owner,
     problem::{Problem, types},
-    request::{Body, Cursor, Header, IdempotencyKey, IfMatch, IfNoneMatch, Limit, OptionalBody, Path, Query},
+    request::{Body, Header, IdempotencyKey, IfMatch, IfNoneMatch, Limit, OptionalBody, Path, Query},
     store::{IdempotentRequest, Store},
     task::{NewTask, TaskCompletion, TaskId, TaskStatus, TaskUpdate},
 };
@@ -41,13 +41,14 @@ impl Tasks {
         user_id: Path<Owner>,
         status: Query<TaskStatus>,
         limit: Query<Limit>,
-        cursor: Query<Cursor>,
+        cursor: Query<TaskId>,
         #[oai(name = "If-None-Match")] if_none_match: Header<IfNoneMatch>,
         uri: &Uri,
     ) -> Result<Reply<Listed>, Problem<OnTasks>> {
-        let (status, limit) = (status.0.unwrap_or_default(), limit.0.unwrap_or_default());
-        let page = self.store.tasks(&user_id.0).list(status, cursor.0.map(Cursor::after), limit.0).await?;
-        Ok(Reply::page(&page, if_none_match.0.as_ref(), uri))
+        let (owner, after) = (user_id.get()?, cursor.get()?);
+        let (status, limit) = (status.get()?.unwrap_or_default(), limit.get()?.unwrap_or_default());
+        let page = self.store.tasks(&owner).list(status, after, limit.0).await?;
+        Ok(Reply::page(&page, if_none_match.get()?.as_ref(), uri))
     }
 
     /// Create a task
@@ -63,8 +64,9 @@ impl Tasks {
         task: Body<NewTask>,
         uri: &Uri,
     ) -> Result<Reply<Created>, Problem<OnNewTask>> {
-        let once = idempotency_key.0.map(|key| IdempotentRequest::new(key.0, &("createTask", &task.0)));
-        let outcome = self.store.tasks(&user_id.0).create(task.0, once).await?;
+        let (owner, task) = (user_id.get()?, task.get()?);
+        let once = idempotency_key.get()?.map(|key| IdempotentRequest::create(key.0, &task));
+        let outcome = self.store.tasks(&owner).create(task, once).await?;
         Ok(Reply::created(&outcome, uri))
     }
 
@@ -78,8 +80,9 @@ impl Tasks {
         task_id: Path<TaskId>,
         #[oai(name = "If-None-Match")] if_none_match: Header<IfNoneMatch>,
     ) -> Result<Reply<Fetched>, Problem<OnTask>> {
-        let task = self.store.tasks(&user_id.0).get(task_id.0).await?;
-        Ok(Reply::task(&task, if_none_match.0.as_ref()))
+        let (owner, id) = (user_id.get()?, task_id.get()?);
+        let task = self.store.tasks(&owner).get(id).await?;
+        Ok(Reply::task(&task, if_none_match.get()?.as_ref()))
     }
 
     /// Change a task
@@ -94,8 +97,9 @@ impl Tasks {
         /// What to change.
         update: Body<TaskUpdate>,
     ) -> Result<Reply<Changed>, Problem<OnChangedTask>> {
-        let expected = IfMatch::expected_version(if_match.0);
-        let task = self.store.tasks(&user_id.0).update(task_id.0, update.0, expected).await?;
+        let (owner, id) = (user_id.get()?, task_id.get()?);
+        let (update, expected) = (update.get()?, IfMatch::expected_version(if_match.get()?));
+        let task = self.store.tasks(&owner).update(id, update, expected).await?;
         Ok(Reply::changed(&task))
     }
 
@@ -109,7 +113,8 @@ impl Tasks {
         task_id: Path<TaskId>,
         #[oai(name = "If-Match")] if_match: Header<IfMatch>,
     ) -> Result<Reply<Deleted>, Problem<OnDeletedTask>> {
-        self.store.tasks(&user_id.0).remove(task_id.0, IfMatch::expected_version(if_match.0)).await?;
+        let (owner, id) = (user_id.get()?, task_id.get()?);
+        self.store.tasks(&owner).remove(id, IfMatch::expected_version(if_match.get()?)).await?;
         Ok(Reply::deleted())
     }
 
@@ -127,28 +132,27 @@ impl Tasks {
         /// The state to bring the task into.
         completion: OptionalBody<TaskCompletion>,
     ) -> Result<Reply<Toggled>, Problem<OnToggledTask>> {
-        let (id, expected) = (task_id.0, IfMatch::expected_version(if_match.0));
-        let completion = completion.0.unwrap_or_default();
-        let request = ("toggleTaskCompletion", id, &expected, completion);
-        let once = idempotency_key.0.map(|key| IdempotentRequest::new(key.0, &request));
-        let outcome = self.store.tasks(&user_id.0).toggle(id, completion, expected, once).await?;
+        let (owner, id) = (user_id.get()?, task_id.get()?);
+        let expected = IfMatch::expected_version(if_match.get()?);
+        let completion = completion.get()?.unwrap_or_default();
+        let once = idempotency_key.get()?.map(|key| IdempotentRequest::toggle(key.0, id, completion, &expected));
+        let outcome = self.store.tasks(&owner).toggle(id, completion, expected, once).await?;
         Ok(Reply::toggled(&outcome))
     }
 }
 
 declares! {
     /// What listing may answer.
-    OnTasks: types::AUTH, &[types::INVALID_PARAMETER], types::DATABASE;
+    OnTasks: types::AUTH, types::CHECKED, types::DATABASE;
     /// What creating may answer.
-    OnNewTask: types::AUTH, types::IDEMPOTENCY, types::BODY, types::DATABASE;
+    OnNewTask: types::AUTH, types::BODY, types::CHECKED, types::IDEMPOTENCY, types::DATABASE;
     /// What reading one task may answer.
-    OnTask: types::AUTH, types::TASK, types::DATABASE;
+    OnTask: types::AUTH, types::CHECKED, types::TASK, types::DATABASE;
     /// What deleting may answer.
-    OnDeletedTask: types::AUTH, types::TASK, &[types::VERSION_MISMATCH], types::DATABASE;
+    OnDeletedTask: types::AUTH, types::CHECKED, types::TASK, types::CONDITION, types::DATABASE;
     /// What changing a task may answer.
-    OnChangedTask: types::AUTH, types::BODY, types::TASK, &[types::VERSION_MISMATCH],
-        types::DATABASE;
+    OnChangedTask: types::AUTH, types::BODY, types::CHECKED, types::TASK, types::CONDITION, types::DATABASE;
     /// What completing or reopening may answer.
-    OnToggledTask: types::AUTH, types::IDEMPOTENCY, types::BODY, types::TASK,
-        &[types::VERSION_MISMATCH], types::DATABASE;
+    OnToggledTask: types::AUTH, types::BODY, types::CHECKED, types::IDEMPOTENCY, types::TASK, types::CONDITION,
+        types::DATABASE;
 }

@@ -46,7 +46,16 @@ fn make(file: &Path) -> io::Result<String> {
         let mut to = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
         to.write_all(secret.as_bytes())?;
         to.sync_all()?;
-        fs::hard_link(&draft, file)
+        match fs::hard_link(&draft, file) {
+            // Not every file system has links (FAT, some mounts of containers). A file that must not be there serves there;
+            // what is lost is that nobody could read half a secret, which would be refused as too short.
+            Err(error) if error.kind() != ErrorKind::AlreadyExists => {
+                let mut to = OpenOptions::new().write(true).create_new(true).mode(0o600).open(file)?;
+                to.write_all(secret.as_bytes())?;
+                to.sync_all()
+            }
+            linked => linked,
+        }
     };
     let written = write();
     // It may not even have been made.

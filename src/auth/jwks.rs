@@ -15,7 +15,11 @@ use tokio::{
 };
 
 use super::keys::{Key, KeySet};
-use crate::{config::Unusable, problem::Fault, telemetry::chain};
+use crate::{
+    config::{JwksUrl, Unusable},
+    problem::Fault,
+    telemetry::chain,
+};
 
 /// How long one fetch may take.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(2);
@@ -43,7 +47,7 @@ struct State {
 }
 
 enum Source {
-    Url { client: Client, url: String },
+    Url { client: Client, url: JwksUrl },
     File(PathBuf),
 }
 
@@ -52,14 +56,18 @@ impl Published {
     ///
     /// # Errors
     /// This machine has no certificates to know an issuer by.
-    pub(super) fn at_url(url: String, max_age: Duration) -> Result<Self, Unusable> {
-        let client = Client::builder()
+    pub(super) fn at_url(url: JwksUrl, max_age: Duration) -> Result<Self, Unusable> {
+        let mut client = Client::builder()
             // An address that leads elsewhere is not the one that the operator trusts.
             .redirect(Policy::none())
             .timeout(FETCH_TIMEOUT)
-            .user_agent(concat!("taskpact/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .map_err(|error| Unusable(format!("`auth.jwks_url` can't be fetched: {}", chain(&error))))?;
+            .user_agent(concat!("taskpact/", env!("CARGO_PKG_VERSION")));
+        if url.is_of_this_machine() {
+            // Whoever runs the proxy could have any token accepted, and can't even reach the address.
+            client = client.no_proxy();
+        }
+        let client =
+            client.build().map_err(|error| Unusable(format!("`auth.jwks_url` can't be fetched: {}", chain(&error))))?;
         Ok(Self::new(Source::Url { client, url }, max_age))
     }
 
@@ -112,26 +120,45 @@ impl Published {
         }
     }
 
-    /// The keys that a token may mean which names this one: those with its id, for its algorithm.
+    /// The keys that a token may be signed with which names this key, or none, and says that its algorithm is this one.
     ///
     /// # Errors
     /// [`Fault::NoKeys`] if the issuer can't be reached, so that nobody knows whether it has such a key;
     /// [`Fault::InvalidToken`] if it has none, or one for another algorithm.
     pub(super) async fn keys(&self, id: Option<&str>, algorithm: Algorithm) -> Result<Vec<Arc<Key>>, Fault> {
-        let is_known = |state: &State| state.keys.as_ref().is_some_and(|keys| keys.named(id).next().is_some());
-        if !is_known(&self.state.borrow()) {
-            if id.is_none() && self.current().is_some() {
-                return Err(Fault::invalid_token("it does not name its key (kid)"));
-            }
+        let is_known = |state: &State| state.keys.as_ref().is_some_and(|keys| !keys.named(id).is_empty());
+        if id.is_some() && !is_known(&self.state.borrow()) || self.current().is_none() {
             self.wait_for(is_known).await?;
         }
         let keys = self.current().ok_or(Fault::NoKeys)?;
-        let named: Vec<_> = keys.named(id).filter(|key| key.algorithm() == algorithm).cloned().collect();
-        if named.is_empty() {
+        let mut meant = keys.named(id);
+        meant.retain(|key| key.algorithm() == algorithm);
+        if meant.is_empty() {
             Err(Fault::invalid_token("its algorithm (alg) is not that of its key"))
+        } else if id.is_none() && KeySet::are_ambiguous(&meant) {
+            Err(Fault::invalid_token("it does not name its key (kid), and several could be meant"))
         } else {
-            Ok(named)
+            Ok(meant)
         }
+    }
+
+    /// Has the keys fetched once more, if that was not done just now, and tells whether there are others.
+    ///
+    /// For a token that names a key which is known, and which has not signed it: the issuer may have put another one in its
+    /// place under the same name.
+    pub(super) async fn have_changed(&self) -> bool {
+        let before = self.current();
+        let just_now = |state: &State| state.last_fetch.is_some_and(|(began, _)| began.elapsed() < COOL_DOWN);
+        if just_now(&self.state.borrow()) {
+            return false;
+        }
+        let asked = Instant::now();
+        let mut states = self.state.subscribe();
+        self.wanted.notify_one();
+        // The sender is ours, so that it can't be gone.
+        let _ = states.wait_for(|state| state.last_fetch.is_some_and(|(began, _)| began > asked)).await;
+        let is_same = |now: &KeySet| before.as_ref().is_some_and(|before| now.is_same(before));
+        self.current().is_some_and(|now| !is_same(&now))
     }
 
     /// Waits until a fetch has brought what `is_known` looks for.
@@ -184,8 +211,9 @@ impl Source {
         match self {
             Self::File(file) => fs::read(file).await.map_err(|error: io::Error| error.to_string()),
             Self::Url { client, url } => {
-                let failed = |error: reqwest::Error| chain(&error);
-                let mut answer = client.get(url).header("Accept", "application/json").send().await.map_err(failed)?;
+                let failed = |error: reqwest::Error| format!("{url}: {}", chain(&error.without_url()));
+                let mut answer =
+                    client.get(url.expose()).header("Accept", "application/json").send().await.map_err(failed)?;
                 if answer.status() != 200 {
                     return Err(format!("{url} answered {}", answer.status()));
                 }

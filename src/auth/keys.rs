@@ -61,7 +61,7 @@ impl Key {
             return Err("it is not for verifying (key_ops)");
         }
         let algorithm = match (jwk.kty.as_str(), jwk.crv.as_deref(), jwk.alg.as_deref()) {
-            ("OKP", Some("Ed25519"), None | Some("EdDSA")) => Algorithm::EdDSA,
+            ("OKP", Some("Ed25519"), None | Some("EdDSA" | "Ed25519")) => Algorithm::EdDSA,
             ("EC", Some("P-256"), None | Some("ES256")) => Algorithm::ES256,
             ("EC", Some("P-384"), None | Some("ES384")) => Algorithm::ES384,
             ("RSA", _, None | Some("RS256")) => Algorithm::RS256,
@@ -149,9 +149,28 @@ impl KeySet {
         self.0.len()
     }
 
-    /// The keys with this id, or those without one.
-    pub(super) fn named(&self, id: Option<&str>) -> impl Iterator<Item = &Arc<Key>> {
-        self.0.iter().filter(move |key| key.id.as_deref() == id)
+    /// The keys that a token may mean which names this one. If it names none: those without a name, or else all of them.
+    ///
+    /// A set of a single key without a name means that key, whatever a token calls it. It is safe: the name only chooses
+    /// which key a signature is checked against, and there is just this one, which the issuer has published.
+    pub(super) fn named(&self, id: Option<&str>) -> Vec<Arc<Key>> {
+        let of_name =
+            |name: Option<&str>| -> Vec<_> { self.0.iter().filter(|key| key.id.as_deref() == name).cloned().collect() };
+        match (id, of_name(id)) {
+            (None, keys) if keys.is_empty() => self.0.clone(),
+            (Some(_), keys) if keys.is_empty() && self.0.len() == 1 => of_name(None),
+            (_, keys) => keys,
+        }
+    }
+
+    /// Whether a token that names no key could mean several: they have names.
+    pub(super) fn are_ambiguous(keys: &[Arc<Key>]) -> bool {
+        keys.len() > 1 && keys.iter().all(|key| key.id.is_some())
+    }
+
+    /// Whether it has the very same keys.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        self.0.len() == other.0.len() && self.0.iter().all(|key| other.has(key))
     }
 
     /// Whether the very key `key` is still among them.
@@ -349,7 +368,7 @@ mod tests {
             json!("key"),
             json!({}),
             json!(["OKP", null, null, null, "good", "Ed25519", point(1, 32), null, null, null]),
-            json!({"kty": "OKP", "crv": "Ed25519", "x": point(1, 32), "alg": "Ed25519"}),
+            json!({"kty": "OKP", "crv": "Ed25519", "x": point(1, 32), "alg": "Ed448"}),
             json!({"kty": "oct", "k": point(1, 32)}),
             json!({"kty": "oct", "k": point(1, 32), "alg": "HS256"}),
             json!({"kty": "OKP", "crv": "Ed25519", "x": point(1, 32), "use": "enc"}),
@@ -377,7 +396,7 @@ mod tests {
             let set = json!({"keys": [jwk, good, jwk]}).to_string();
             let set = KeySet::read(set.as_bytes(), None, |_, _| skipped += 1).unwrap();
             assert_eq!((skipped, set.len()), (2, 1), "{jwk}");
-            assert_eq!(set.named(Some("good")).count(), 1);
+            assert_eq!(set.named(Some("good")).len(), 1);
         }
         let many = json!({"keys": vec![good.clone(); MAX_KEYS + 1]}).to_string();
         assert!(KeySet::read(many.as_bytes(), None, |_, _| {}).is_err());
@@ -399,8 +418,8 @@ mod tests {
         // Another key has taken the name of the second one.
         let second = read(json!([jwk("b", 3), jwk("a", 1)]), Some(&first));
 
-        let (a, b) = (first.named(Some("a")).next().unwrap(), first.named(Some("b")).next().unwrap());
+        let (a, b) = (&first.named(Some("a"))[0], &first.named(Some("b"))[0]);
         assert!(second.has(a) && !second.has(b));
-        assert_eq!((second.named(None).count(), second.named(Some("c")).count()), (0, 0));
+        assert_eq!((second.named(None).len(), second.named(Some("c")).len()), (2, 0));
     }
 }

@@ -76,7 +76,7 @@ impl Verifier {
                 let secrets = [Some(secret), settings.previous_secret.as_ref()];
                 Keys::Shared(secrets.into_iter().flatten().map(Key::of_secret).collect())
             }
-            (None, Some(url), _) => Keys::Published(Published::at_url(url.as_str().to_owned(), max_age)?),
+            (None, Some(url), _) => Keys::Published(Published::at_url(url.clone(), max_age)?),
             (None, None, Some(file)) => Keys::Published(Published::in_file(file.clone(), max_age).await?),
             (None, None, None) => return Err(Unusable("there is nothing to verify tokens with".to_owned())),
         };
@@ -137,8 +137,15 @@ impl Verifier {
                 let algorithm = parts.algorithm.filter(|algorithm| algorithm.family() != AlgorithmFamily::Hmac);
                 let unknown = || Fault::invalid_token("its algorithm (alg) is not one that published keys are for");
                 let algorithm = algorithm.ok_or_else(unknown)?;
-                let keys = published.keys(parts.key_id.as_deref(), algorithm).await?;
-                let key = keys.into_iter().find(|key| parts.are_signed_by(key)).ok_or_else(badly_signed)?;
+                let signer = async || {
+                    let keys = published.keys(parts.key_id.as_deref(), algorithm).await?;
+                    Ok::<_, Fault>(keys.into_iter().find(|key| parts.are_signed_by(key)))
+                };
+                let key = match signer().await? {
+                    Some(key) => key,
+                    None if published.have_changed().await => signer().await?.ok_or_else(badly_signed)?,
+                    None => return Err(badly_signed()),
+                };
                 let (owner, expires_at) = rules.apply(parts.payload, now())?;
                 verdicts.insert(hash, Verdict { owner: owner.clone(), key, expires_at });
                 Ok(owner)
@@ -210,7 +217,9 @@ impl<'t> Parts<'t> {
                 return Err(Fault::invalid_token("its type (typ) is not JWT"));
             }
         }
-        Ok(Self { algorithm: header.alg.parse().ok(), key_id: header.kid, message, payload, signature })
+        // The name that RFC 9864 gives it, as newer issuers write it.
+        let algorithm = if header.alg == "Ed25519" { Some(Algorithm::EdDSA) } else { header.alg.parse().ok() };
+        Ok(Self { algorithm, key_id: header.kid, message, payload, signature })
     }
 
     fn are_signed_by(&self, key: &Key) -> bool {

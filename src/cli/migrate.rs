@@ -1,7 +1,12 @@
 //! `taskpact migrate`
 
+use std::io::{self, IsTerminal, Write};
+
 use clap::Subcommand;
-use taskpact::{config::Config, store::Store};
+use taskpact::{
+    config::Config,
+    store::{Loss, Step, Store},
+};
 
 use super::{Failure, database_failed, print};
 
@@ -14,28 +19,61 @@ pub(super) enum Change {
         /// How many
         #[arg(long, value_name = "COUNT", default_value_t = 1)]
         steps: u32,
+        /// Delete the data without asking
+        #[arg(long)]
+        yes: bool,
     },
     /// List the migrations and whether they are applied
     Status,
 }
 
 pub(super) async fn run(config: &Config, change: Change) -> Result<(), Failure> {
-    let store = Store::new(&config.database).map_err(Failure::UnusableDatabase)?;
+    let store = match change {
+        Change::Up => Some(Store::new(&config.database)),
+        // There is nothing to look at in a file that is made for it.
+        Change::Down { .. } | Change::Status => Store::existing(&config.database).transpose(),
+    };
+    let Some(store) = store.transpose().map_err(Failure::UnusableDatabase)? else {
+        return match change {
+            Change::Status => print(&status(&Store::migrations())),
+            _ => print("nothing to take back\n"),
+        };
+    };
     let failed = |error| database_failed(config, error);
     store.try_connect().await.map_err(failed)?;
     let text = match change {
         Change::Up => report("applied", "nothing to apply", &store.migrate_up().await.map_err(failed)?),
-        Change::Down { steps } => {
+        Change::Down { steps, yes } => {
+            let losses = store.migration_losses(steps).await.map_err(failed)?;
+            if !losses.is_empty() && !yes {
+                confirm(&losses)?;
+            }
             report("took back", "nothing to take back", &store.migrate_down(steps).await.map_err(failed)?)
         }
-        Change::Status => {
-            let steps = store.migration_status().await.map_err(failed)?;
-            let state = |applied| if applied { "applied" } else { "pending" };
-            steps.iter().map(|step| format!("{}  {}\n", state(step.applied), step.name)).collect()
-        }
+        Change::Status => status(&store.migration_status().await.map_err(failed)?),
     };
     store.close().await;
     print(&text)
+}
+
+/// Says what would be deleted, and goes on only if somebody at a terminal wants it.
+fn confirm(losses: &[Loss]) -> Result<(), Failure> {
+    let tables = losses.iter().flat_map(|loss| loss.tables.iter().map(move |(table, rows)| (&loss.step, table, rows)));
+    let list: String = tables.map(|(step, table, rows)| format!("  {table} ({rows} rows), made by {step}\n")).collect();
+    let question = format!("This deletes, with everything in it:\n{list}");
+    if !io::stdin().is_terminal() {
+        return Err(Failure::Other(format!("{question}Nothing was done. Say --yes if that is wanted.")));
+    }
+    eprint!("{question}Type `yes` to go on: ");
+    io::stderr().flush().map_err(Failure::Output)?;
+    let mut answer = String::new();
+    io::stdin().read_line(&mut answer).map_err(|error| Failure::File("the answer".to_owned(), error))?;
+    if answer.trim() == "yes" { Ok(()) } else { Err(Failure::Other("nothing was done".to_owned())) }
+}
+
+fn status(steps: &[Step]) -> String {
+    let state = |applied| if applied { "applied" } else { "pending" };
+    steps.iter().map(|step| format!("{}  {}\n", state(step.applied), step.name)).collect()
 }
 
 fn report(done: &str, nothing: &str, steps: &[String]) -> String {

@@ -113,7 +113,7 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Token(arguments) => token::run(config, &arguments),
         Command::Serve => {
             telemetry::start(&config.log)?;
-            block_on(serve::run(config))
+            block_on(serve::run(&loaded))
         }
         Command::Migrate(change) => block_on(migrate::run(config, change)),
         Command::Healthcheck => block_on(healthcheck::run(config)),

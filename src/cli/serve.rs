@@ -8,9 +8,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use sea_orm::DbErr;
 use taskpact::{
     auth::{Verifier, development, token},
-    config::{Auth, Config, JwksUrl, LogFormat},
+    config::{Auth, Config, JwksUrl, Loaded, LogFormat, Origin},
     server::Server,
     store::Store,
     telemetry::chain,
@@ -30,15 +31,24 @@ const DEVELOPMENT_TOKEN_LIFETIME: Duration = Duration::from_hours(24);
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 const DEVELOPMENT_USER: &str = "dev";
 
-pub(super) async fn run(config: &Config) -> Result<(), Failure> {
-    let (auth, is_development) = auth::effective(config)?;
+pub(super) async fn run(loaded: &Loaded) -> Result<(), Failure> {
+    let (auth, is_development) = auth::effective(&loaded.config)?;
+    let mut config = loaded.config.clone();
+    if is_development && config.server.is_loopback() {
+        // Nobody else's page reaches this machine's server, and a frontend's own is on one port or another.
+        config.cors.allowed_origins.extend(Origin::of_this_machine());
+    }
+    for note in &loaded.notes {
+        tracing::warn!("{note}");
+    }
+    warn(&config, is_development);
     let verifier = Verifier::new(&auth).await?;
     let store = Store::new(&config.database).map_err(Failure::UnusableDatabase)?;
     // From the start: the database may keep it waiting, and the first process of a container gets no signal that it does
     // not listen for.
     let mut stop = pin!(stop_signal()?);
     let server = tokio::select! {
-        server = start(config, store.clone(), verifier, is_development.then_some(&auth)) => Some(server?),
+        server = start(&config, store.clone(), verifier, is_development.then_some(&auth)) => Some(server?),
         () = &mut stop => None,
     };
     if let Some(server) = server {
@@ -50,21 +60,27 @@ pub(super) async fn run(config: &Config) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Waits for the database, listens, and says so.
+/// Listens, waits for the database, and says so.
 async fn start(
     config: &Config,
     store: Store,
     verifier: Verifier,
     development: Option<&Auth>,
 ) -> Result<Server, Failure> {
-    warn(config, development.is_some());
-    prepare(&store, config).await?;
     let failed = |source| {
         let (host, port) = (config.server.host.clone(), config.server.port.get());
         Failure::Listen { host, port, source }
     };
-    let server = Server::bind(config, store, verifier).await.map_err(failed)?;
+    // First: a server that can't serve here must not change the database.
+    let server = Server::bind(config, store.clone(), verifier).await.map_err(failed)?;
     let address = server.address().map_err(failed)?;
+    if store.shares_its_file() {
+        tracing::warn!(
+            "another server has the same SQLite file open: they will wait for each other. Several servers on one database \
+             need PostgreSQL"
+        );
+    }
+    prepare(&store, config).await?;
     announce(config, address, development)?;
     Ok(server)
 }
@@ -84,26 +100,21 @@ fn warn(config: &Config, is_development: bool) {
     if jwks_url.as_ref().is_some_and(JwksUrl::is_open_to_others) {
         tracing::warn!("`auth.jwks_url` is not https: who is on the way to it can have any token accepted");
     }
+    for origin in config.cors.allowed_origins.iter().filter(|origin| origin.is_open_to_others()) {
+        let origin = origin.as_str();
+        tracing::warn!(
+            "`cors.allowed_origins` has `{origin}`: every page under such a name may call with the tokens of its visitors, \
+             also those that others can register there"
+        );
+    }
 }
 
 /// Waits for the database, and brings its schema up to date if that is wanted.
 async fn prepare(store: &Store, config: &Config) -> Result<(), Failure> {
     let started = Instant::now();
     loop {
-        let outcome = match store.try_connect().await {
-            Err(error) => Err(error),
-            Ok(()) if config.database.migrate => {
-                let steps = store.migrate_up().await;
-                steps.map(|steps| steps.iter().for_each(|step| tracing::info!("applied migration {step}")))
-            }
-            Ok(()) => store.migration_status().await.map(|steps| {
-                for step in steps.iter().filter(|step| !step.applied) {
-                    tracing::warn!("migration {} is pending: run `taskpact migrate up`", step.name);
-                }
-            }),
-        };
-        match outcome {
-            Ok(()) => return Ok(()),
+        match migrated(store, config).await {
+            Ok(()) => break,
             Err(error) if Store::is_transient(&error) && started.elapsed() < DATABASE_WAIT => {
                 let cause = chain(&error);
                 tracing::warn!(cause, "the database does not answer yet; trying again");
@@ -112,6 +123,26 @@ async fn prepare(store: &Store, config: &Config) -> Result<(), Failure> {
             Err(error) => return Err(database_failed(config, error)),
         }
     }
+    // It serves what it can: reads, if the database takes no writes.
+    if let Err(fault) = store.ready().await {
+        tracing::warn!(cause = fault.cause(), "{fault}");
+    }
+    Ok(())
+}
+
+async fn migrated(store: &Store, config: &Config) -> Result<(), DbErr> {
+    store.try_connect().await?;
+    if config.database.migrate {
+        let steps = store.migrate_up().await?;
+        for step in steps {
+            tracing::info!("applied migration {step}");
+        }
+    } else {
+        for step in store.migration_status().await?.iter().filter(|step| !step.applied) {
+            tracing::warn!("migration {} is pending: run `taskpact migrate up`", step.name);
+        }
+    }
+    Ok(())
 }
 
 /// Says where everything is. In development mode also how to call it, with a token.
@@ -144,15 +175,17 @@ fn announce(config: &Config, address: SocketAddr, development: Option<&Auth>) ->
     print(&text)
 }
 
-/// Waits for SIGTERM or SIGINT. A second one ends the process at once.
+/// Waits for SIGTERM, SIGINT or SIGHUP. A second one ends the process at once.
 fn stop_signal() -> Result<impl Future<Output = ()>, Failure> {
     let listen = |kind| signal(kind).map_err(Failure::Signals);
     let mut terminate = listen(SignalKind::terminate())?;
     let mut interrupt = listen(SignalKind::interrupt())?;
+    let mut hangup = listen(SignalKind::hangup())?;
     let mut next = async move || {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
+            _ = hangup.recv() => {}
         }
     };
     Ok(async move {

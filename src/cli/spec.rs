@@ -36,8 +36,20 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     if found == text {
         return Ok(());
     }
+    if found.replace("\r\n", "\n") == text {
+        return Err(Failure::Other(format!(
+            "{name} is this server's contract, but with other line ends (CRLF): `taskpact spec > {name}` writes it. With \
+             git, `{name} text eol=lf` in .gitattributes keeps them"
+        )));
+    }
+    if found.trim_end() == text.trim_end() {
+        return Err(Failure::Other(format!(
+            "{name} is this server's contract but for the empty lines at its end: `taskpact spec > {name}` writes it"
+        )));
+    }
     let line = found.lines().zip(text.lines()).take_while(|(found, right)| found == right).count() + 1;
     Err(Failure::Other(format!(
-        "{name} is not this server's contract: it differs from line {line} on. `taskpact spec > {name}` writes it"
+        "{name} is not this server's contract: it differs from line {line} on{}. `taskpact spec > {name}` writes it",
+        if line > found.lines().count() { ", where it ends" } else { "" }
     )))
 }

@@ -8,6 +8,7 @@
 
 use std::{
     fs,
+    io::ErrorKind,
     path::{Path, PathBuf},
 };
 
@@ -18,13 +19,15 @@ use figment::{
     value::{Dict, Map, Value},
 };
 
-use super::{Auth, Config, MIN_SECRET_BYTES, Secret, Unusable};
+use super::{Auth, Config, MIN_SECRET_BYTES, Secret, Unusable, dot_env};
 
 /// The file that is read when `TASKPACT_CONFIG` names no other.
 const FILE: &str = "taskpact.toml";
 const PREFIX: &str = "TASKPACT_";
 /// Better Auth signs with this constant when it was given no secret: everybody knows it.
 const BETTER_AUTH_DEFAULT_SECRET: &str = "better-auth-secret-12345678901234567890";
+/// The levels of the log, and none.
+const LEVELS: [&str; 6] = ["error", "warn", "info", "debug", "trace", "off"];
 /// The environment variables that other tools set, and the settings that they mean here.
 const ALIASES: [(&str, &str); 4] = [
     ("HOST", "server.host"),
@@ -38,14 +41,23 @@ const ALIASES: [(&str, &str); 4] = [
 pub struct Loaded {
     /// The settings.
     pub config: Config,
+    /// What was passed over, in words for the operator.
+    pub notes: Vec<String>,
     sources: Figment,
+}
+
+/// An environment variable, and where it was set.
+struct Variable {
+    name: String,
+    value: String,
+    place: &'static str,
 }
 
 impl Loaded {
     /// Reads the settings of this process: the working directory's files and the environment.
     ///
     /// # Errors
-    /// A file can't be read, a key is unknown, or a value is out of its range.
+    /// A file can't be read, a key is unknown, or a value is out of its range: everything that is wrong, a line each.
     pub fn of_this_process() -> Result<Self, Unusable> {
         let mut environment = Vec::new();
         for (name, value) in std::env::vars_os() {
@@ -65,34 +77,55 @@ impl Loaded {
     /// Reads the settings of a process that would run in `directory` with the variables of `environment`.
     ///
     /// # Errors
-    /// A file can't be read, a key is unknown, or a value is out of its range.
+    /// A file can't be read, a key is unknown, or a value is out of its range: everything that is wrong, a line each.
     pub fn from(directory: &Path, environment: impl IntoIterator<Item = (String, String)>) -> Result<Self, Unusable> {
-        let mut variables = dot_env(&directory.join(".env"))?;
-        variables.extend(environment.into_iter().map(|(name, value)| (name, value, "environment variable")));
-        variables.retain(|(_, value, _)| !value.is_empty());
+        let (mut problems, mut notes) = (Vec::new(), Vec::new());
+        let of = |place| move |(name, value)| Variable { name, value, place };
+        let file = directory.join(".env");
+        let dot_env = dot_env::read(&file, is_known).map_err(Unusable)?;
+        for (line, name) in dot_env.unreadable {
+            let text = format!("line {line} of {} ({name}) can't be read", shorten(&file).display());
+            if is_known(&name) {
+                problems.push(format!("{text}: put a value with blanks, quotes, `#` or `$` in 'single quotes'"));
+            } else {
+                notes.push(format!("{text}; it is no setting of this server, and is ignored"));
+            }
+        }
+        let mut variables: Vec<_> = dot_env.variables.into_iter().map(of(".env file's")).collect();
+        let in_file = variables.len();
+        variables.extend(environment.into_iter().map(of("environment variable")));
+        let is_set = |variable: &&Variable| !variable.value.is_empty();
 
-        let defaults = Figment::from(Serialized::defaults(Config::default()));
-        let mut sources = match variables.iter().rfind(|(name, ..)| name == "TASKPACT_CONFIG") {
-            Some((_, file, _)) => with_file(defaults, &directory.join(file), true)?,
-            None => with_file(defaults, &directory.join(FILE), false)?,
+        let file = match variables.iter().filter(is_set).rfind(|variable| variable.name == "TASKPACT_CONFIG") {
+            Some(Variable { value, .. }) => toml(&directory.join(value), true)?,
+            None => toml(&directory.join(FILE), false)?,
         };
-        // Twice over the variables: a name of our own beats one that other tools share.
-        let defaults = sources.clone();
-        for (name, value, place) in &variables {
-            if let Some((_, key)) = ALIASES.iter().find(|(alias, _)| alias == name) {
-                sources = sources.merge(Variable::new(name, place, key, value, &defaults));
+        // What the real environment sets wins over `.env`, whatever it is called; in each of the two, a name of our own wins
+        // over one that other tools share.
+        let (of_file, of_environment) = variables.split_at(in_file);
+        let mut settings = Vec::new();
+        for group in [of_file, of_environment] {
+            let group = || group.iter().filter(is_set);
+            settings.extend(group().filter_map(|variable| {
+                let (_, key) = ALIASES.iter().find(|(alias, _)| *alias == variable.name)?;
+                Some(((*key).to_owned(), variable))
+            }));
+            for variable in group() {
+                match key_of(variable) {
+                    Ok(Some(key)) => settings.push((key, variable)),
+                    Ok(None) => {}
+                    Err(problem) => problems.push(problem),
+                }
             }
         }
-        for (name, value, place) in &variables {
-            if let Some(key) = key_of(name, value)? {
-                sources = sources.merge(Variable::new(name, place, &key, value, &defaults));
-            }
+        let (config, sources) = extract(file.as_ref(), &settings, &mut problems)?;
+        let loaded = Self { config, notes, sources };
+        // What is left out of it can't be judged as a whole.
+        if !problems.iter().any(|problem| problem.starts_with("`auth.")) {
+            problems.extend(loaded.check_auth().err());
         }
-
-        let config: Config = sources.extract().map_err(|error| Unusable(explain(error)))?;
-        let loaded = Self { config, sources };
-        loaded.check_auth()?;
-        Ok(loaded)
+        problems.extend(loaded.check_log().err());
+        if problems.is_empty() { Ok(loaded) } else { Err(Unusable(problems.join("\n"))) }
     }
 
     /// The settings in force, one a line, each with its source. It is TOML; secrets are hidden.
@@ -125,7 +158,7 @@ impl Loaded {
         format!("`auth.{key}` ({})", self.source(&format!("auth.{key}")))
     }
 
-    fn check_auth(&self) -> Result<(), Unusable> {
+    fn check_auth(&self) -> Result<(), String> {
         let Auth { secret, previous_secret, jwks_url, jwks_file, issuer, audience, user_id_claim, .. } =
             &self.config.auth;
         self.check_secret("secret", secret.as_ref())?;
@@ -156,63 +189,156 @@ impl Loaded {
             }
             _ => return Ok(()),
         };
-        Err(Unusable(problem))
+        Err(problem)
     }
 
-    fn check_secret(&self, key: &str, secret: Option<&Secret>) -> Result<(), Unusable> {
-        let Some(secret) = secret else { return Ok(()) };
-        let advice = "use the issuer's BETTER_AUTH_SECRET, made for example by `openssl rand -base64 32`";
+    fn check_secret(&self, key: &str, secret: Option<&Secret>) -> Result<(), String> {
+        let Some(secret) = secret.map(Secret::expose) else { return Ok(()) };
         let name = self.named(key);
-        if secret.expose() == BETTER_AUTH_DEFAULT_SECRET {
-            return Err(Unusable(format!(
-                "{name} is the constant that Better Auth falls back to, which everybody knows: {advice}"
-            )));
-        }
-        if secret.expose().len() < MIN_SECRET_BYTES {
-            return Err(Unusable(format!(
-                "{name} is shorter than {MIN_SECRET_BYTES} bytes and could be guessed: {advice}"
-            )));
-        }
-        Ok(())
+        let quotes = ['"', '\'', '`'];
+        let advice = "use the issuer's BETTER_AUTH_SECRET, made for example by `openssl rand -base64 32`";
+        let problem = if secret == BETTER_AUTH_DEFAULT_SECRET {
+            format!("is the constant that Better Auth falls back to, which everybody knows: {advice}")
+        } else if secret.contains(['\r', '\n']) {
+            "has a line end, which would be a part of it: leave it out".to_owned()
+        } else if secret.trim() != secret {
+            "has blanks at its start or end, which would be a part of it: leave them out".to_owned()
+        } else if quotes.iter().any(|quote| secret.starts_with(*quote) && secret.ends_with(*quote)) {
+            "has quotes around it, which would be a part of it: leave them out".to_owned()
+        } else if secret.len() < MIN_SECRET_BYTES {
+            format!("is shorter than {MIN_SECRET_BYTES} bytes and could be guessed: {advice}")
+        } else {
+            return Ok(());
+        };
+        Err(format!("{name} {problem}"))
+    }
+
+    /// `EnvFilter` takes an unknown word for the name of a module, and then shows nothing else.
+    fn check_log(&self) -> Result<(), String> {
+        let is_level = |text: &str| LEVELS.contains(&text.to_ascii_lowercase().as_str());
+        let is_module = |text: &str| {
+            let module = text.split(['[', '{']).next().unwrap_or_default();
+            module
+                .split("::")
+                .all(|part| !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_'))
+        };
+        let wrong =
+            self.config.log.filter.split(',').map(str::trim).find(|directive| match directive.rsplit_once('=') {
+                Some((module, level)) => !is_module(module) || !is_level(level),
+                None => !is_level(directive),
+            });
+        let source = self.source("log.filter");
+        wrong.map_or(Ok(()), |wrong| {
+            Err(format!(
+                "`log.filter` ({source}): `{wrong}` is neither a level ({}) nor a level of a module, such as `taskpact=debug`",
+                LEVELS.join(", ")
+            ))
+        })
     }
 }
 
-/// The variables of a `.env` file, if there is one.
-fn dot_env(file: &Path) -> Result<Vec<(String, String, &'static str)>, Unusable> {
-    if !file.is_file() {
-        return Ok(Vec::new());
+/// The settings that the sources make, and the sources. A value that can't be used is told to `problems`, and left out, so
+/// that the next one can be found.
+fn extract(
+    file: Option<&File>,
+    variables: &[(String, &Variable)],
+    problems: &mut Vec<String>,
+) -> Result<(Config, Figment), Unusable> {
+    let defaults = Figment::from(Serialized::defaults(Config::default()));
+    let mut left_out: Vec<String> = Vec::new();
+    loop {
+        let mut sources = defaults.clone();
+        if let Some(file) = file {
+            sources = sources.merge(file.without(&left_out));
+        }
+        let is_left_out = |key: &str| {
+            left_out
+                .iter()
+                .any(|out| key.strip_prefix(out.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('.')))
+        };
+        for (key, variable) in variables.iter().filter(|(key, _)| !is_left_out(key)) {
+            sources = sources.merge(Entry::new(variable, key, &defaults));
+        }
+        let error = match sources.extract() {
+            Ok(config) => return Ok((config, sources)),
+            Err(error) => error,
+        };
+        // Of a list, the whole list.
+        let key = error.path.iter().take(2).cloned().collect::<Vec<_>>().join(".");
+        problems.push(explain(error));
+        if key.is_empty() || left_out.contains(&key) {
+            return Err(Unusable(problems.join("\n")));
+        }
+        left_out.push(key);
     }
-    // dotenvy's errors quote the line, which may hold a secret.
-    let unreadable = |_| Unusable(format!("{} is not a list of NAME=value lines", file.display()));
-    dotenvy::from_path_iter(file)
-        .map_err(unreadable)?
-        .map(|line| line.map(|(name, value)| (name, value, ".env file's")).map_err(unreadable))
-        .collect()
 }
 
-fn with_file(settings: Figment, file: &Path, required: bool) -> Result<Figment, Unusable> {
-    match fs::metadata(file) {
-        Ok(_) => Ok(settings.merge(Toml::file_exact(file))),
-        Err(_) if !required => Ok(settings),
-        Err(error) => Err(Unusable(format!("{}, which TASKPACT_CONFIG names, can't be read: {error}", file.display()))),
+/// A file of settings that has been read.
+struct File {
+    path: PathBuf,
+    tables: Dict,
+}
+
+impl File {
+    /// The file without these settings.
+    fn without(&self, keys: &[String]) -> Self {
+        let mut tables = self.tables.clone();
+        for key in keys {
+            let (table, name) = key.split_once('.').unwrap_or((key, ""));
+            match tables.get_mut(table) {
+                Some(Value::Dict(_, settings)) if !name.is_empty() => drop(settings.remove(name)),
+                _ => drop(tables.remove(table)),
+            }
+        }
+        Self { path: self.path.clone(), tables }
     }
+}
+
+impl Provider for File {
+    fn metadata(&self) -> Metadata {
+        Metadata::from("TOML file", self.path.as_path())
+    }
+
+    fn data(&self) -> Result<Map<Profile, Dict>, figment::Error> {
+        Ok(Profile::Default.collect(self.tables.clone()))
+    }
+}
+
+/// The settings in `file`, if it is there.
+fn toml(file: &Path, required: bool) -> Result<Option<File>, Unusable> {
+    let text = match fs::read_to_string(file) {
+        Ok(text) => text,
+        Err(error) if error.kind() == ErrorKind::NotFound && !required => return Ok(None),
+        Err(error) if required => {
+            let name = file.display();
+            return Err(Unusable(format!("{name}, which TASKPACT_CONFIG names, can't be read: {error}")));
+        }
+        Err(error) => return Err(Unusable(format!("{} can't be read: {error}", shorten(file).display()))),
+    };
+    let tables = Toml::from_str(&text).map_err(|error| {
+        // The message quotes the line, which may hold a secret.
+        let what = error.to_string();
+        let words: Vec<_> = what.lines().filter(|line| !line.contains('|') && !line.is_empty()).collect();
+        Unusable(format!("{} ({})", words.join(": "), shorten(file).display()))
+    })?;
+    Ok(Some(File { path: file.to_owned(), tables }))
 }
 
 fn is_known(name: &str) -> bool {
     name.starts_with(PREFIX) || ALIASES.iter().any(|(alias, _)| *alias == name)
 }
 
-/// The setting that the variable `name` means, if it means one.
-fn key_of(name: &str, value: &str) -> Result<Option<String>, Unusable> {
+/// The setting that a variable means, if it means one.
+fn key_of(Variable { name, value, .. }: &Variable) -> Result<Option<String>, String> {
     let Some(path) = name.strip_prefix(PREFIX) else { return Ok(None) };
     if path == "CONFIG" || set_by_kubernetes(path, value) {
         return Ok(None);
     }
     if !path.contains("__") || path.split("__").any(str::is_empty) {
-        return Err(Unusable(format!(
+        return Err(format!(
             "the environment variable {name} is no setting: write two underscores between the levels, as in \
              {PREFIX}SERVER__PORT"
-        )));
+        ));
     }
     Ok(Some(path.to_lowercase().replace("__", ".")))
 }
@@ -223,19 +349,19 @@ fn set_by_kubernetes(path: &str, value: &str) -> bool {
 }
 
 /// One environment variable as a source of its own, so that an error can name it.
-struct Variable {
+struct Entry {
     name: String,
     data: Dict,
 }
 
-impl Variable {
-    fn new(name: &str, place: &str, key: &str, text: &str, defaults: &Figment) -> Self {
-        // The default tells what the text means: `12345678` is a number for a port and text for a secret.
+impl Entry {
+    fn new(Variable { name, value, place }: &Variable, key: &str, defaults: &Figment) -> Self {
+        // The setting tells what the text means: `12345678` is a number for a port and text for a secret.
         let value = match defaults.find_value(key) {
-            Ok(Value::Array(..)) => text.split(',').map(str::trim).collect::<Vec<_>>().into(),
-            Ok(Value::Num(..)) => text.parse::<u64>().map_or_else(|_| Value::from(text), Value::from),
-            Ok(Value::Bool(..)) => text.parse::<bool>().map_or_else(|_| Value::from(text), Value::from),
-            _ => Value::from(text),
+            Ok(Value::Array(..)) => value.split(',').map(str::trim).collect::<Vec<_>>().into(),
+            Ok(Value::Num(..)) => value.parse::<u64>().map_or_else(|_| Value::from(value.as_str()), Value::from),
+            Ok(Value::Bool(..)) => value.parse::<bool>().map_or_else(|_| Value::from(value.as_str()), Value::from),
+            _ => Value::from(value.as_str()),
         };
         let Value::Dict(_, data) = figment::util::nest(key, value) else {
             unreachable!("a key has at least one level")
@@ -244,7 +370,7 @@ impl Variable {
     }
 }
 
-impl Provider for Variable {
+impl Provider for Entry {
     fn metadata(&self) -> Metadata {
         Metadata::named(self.name.clone())
     }
@@ -270,11 +396,6 @@ fn explain(error: figment::Error) -> String {
                 }
                 Kind::UnknownVariant(_, known) => format!("`{key}`{from}: expected one of {}", known.join(", ")),
                 Kind::MissingField(name) => format!("`{name}` is missing{from}"),
-                // A file that is no TOML: the message quotes the line, which may hold a secret.
-                Kind::Message(what) if key.is_empty() => {
-                    let words = what.lines().filter(|line| !line.contains('|') && !line.is_empty());
-                    format!("{}{from}", words.collect::<Vec<_>>().join(": "))
-                }
                 Kind::Message(what) => format!("`{key}`{from}: {what}"),
                 other => format!("`{key}`{from}: {other}"),
             }

@@ -7,11 +7,12 @@ use std::{net::IpAddr, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+mod dot_env;
 mod load;
 mod values;
 
 pub use load::Loaded;
-pub use values::{BoundedInteger, DatabaseUrl, JwksUrl, Origin, Secret};
+pub use values::{BasePath, BoundedInteger, DatabaseUrl, FieldName, JwksUrl, Origin, Secret};
 
 /// The shortest secret that can't be guessed, in bytes.
 pub const MIN_SECRET_BYTES: usize = 32;
@@ -49,6 +50,12 @@ pub struct Server {
     /// How many connections are served at once; further ones wait to be accepted. 1 to 100,000, default 1,000.
     /// Every connection is an open file: raise `ulimit -n` with it.
     pub max_connections: BoundedInteger<1, 100_000>,
+    /// The path below which a proxy serves the API, such as `/todo`, if it strips that before it passes a request on.
+    /// `Location`, `Link` and the docs page then lead there. Default: none.
+    pub base_path: BasePath,
+    /// Whether the proxy's `X-Forwarded-Prefix` is taken for that path. Only where every request comes by a proxy that
+    /// sets or removes the header. Default: false.
+    pub trust_forwarded_prefix: bool,
 }
 
 impl Default for Server {
@@ -59,6 +66,8 @@ impl Default for Server {
             request_timeout_ms: BoundedInteger::new(15_000),
             shutdown_timeout_secs: BoundedInteger::new(20),
             max_connections: BoundedInteger::new(1_000),
+            base_path: BasePath::default(),
+            trust_forwarded_prefix: false,
         }
     }
 }
@@ -172,14 +181,24 @@ pub enum Development {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Cors {
-    /// The origins whose pages may call, such as `https://app.example.com`: scheme, host and port, no path. Default:
-    /// `http://localhost:3000`. In the environment: separated by commas.
+    /// The origins whose pages may call, such as `https://app.example.com`: scheme, host and port, no path. Also those of
+    /// web views and extensions (`capacitor://localhost`, `chrome-extension://…`); any port of this machine
+    /// (`http://localhost:*`); and with a `*` in the first label of the host all names that differ there only
+    /// (`https://*-my-team.vercel.app`). Default: `http://localhost:3000`. In the environment: separated by commas.
     pub allowed_origins: Vec<Origin>,
+    /// Headers that pages may send beside those of the contract, such as `sentry-trace` and `baggage`. Default: none.
+    pub allowed_headers: Vec<FieldName>,
+    /// Whether pages may call with `credentials: "include"`. Tokens go without. Default: false.
+    pub allow_credentials: bool,
 }
 
 impl Default for Cors {
     fn default() -> Self {
-        Self { allowed_origins: vec![Origin::http_localhost(3000)] }
+        Self {
+            allowed_origins: vec![Origin::http_localhost(3000)],
+            allowed_headers: Vec::new(),
+            allow_credentials: false,
+        }
     }
 }
 

@@ -5,7 +5,10 @@
 //! `api-spec.yaml`. There must never be a second one. The modules below know nothing of it: what they need of it is handed
 //! to them.
 
-use std::{collections::HashMap, marker::PhantomData};
+use std::{
+    collections::{BTreeSet, HashMap},
+    marker::PhantomData,
+};
 
 use bytes::Bytes;
 use jsonschema::{PatternOptions, Validator};
@@ -30,12 +33,14 @@ Tasks for many users: each user reads and changes their own, and nobody else's.
 compared byte by byte.
 
 **Errors.** Every answer that is not 2xx or 304 is `application/problem+json` (RFC 9457). The `type` is a path at which \
-the server explains the problem; the `detail` can be shown to a person. (A request that breaks HTTP itself, such as one \
-with a head that is too large, is answered 400, 414 or 431 without a body.)
+the server explains the problem; the `detail` can be shown to a person. Each type has a schema of its own, and each \
+operation lists those that it can give; `AnyProblem` is any of them. A request that breaks HTTP itself, such as one with a \
+head that is too large, is answered 400, 414 or 431 in the same form.
 
 **Requests.** Every answer has an `X-Request-Id`, by which the operator finds the request in the log. Send your own \
 in the header `X-Request-Id` (up to 128 letters, digits, `.`, `_` and `-`) and it is kept. HEAD is answered wherever GET \
-is. Unknown query parameters are ignored, unknown fields in a body are refused.";
+is. Unknown query parameters are ignored, unknown fields in a body are refused. A body is not compressed; an answer may be, \
+with gzip, if `Accept-Encoding` says so.";
 
 /// The contract, ready to be published and enforced.
 #[derive(Debug)]
@@ -44,6 +49,10 @@ pub struct Contract {
     pub json: Bytes,
     /// The document as YAML: the content of `api-spec.yaml`.
     pub yaml: Bytes,
+    /// The headers that requests may have.
+    pub request_headers: BTreeSet<String>,
+    /// The headers that answers may have, beside those of every answer in HTTP.
+    pub response_headers: BTreeSet<String>,
     docs: Bytes,
     operations: Vec<Operation>,
     validators: Validators,
@@ -117,7 +126,15 @@ impl Contract {
             let validator = validator(&document, &schema);
             (name, validator)
         });
-        Self { operations, validators: validators.collect(), json: json.into(), yaml: yaml.into(), docs: docs.into() }
+        Self {
+            request_headers: post_process::request_headers(&document),
+            response_headers: post_process::response_headers(&document),
+            operations,
+            validators: validators.collect(),
+            json: json.into(),
+            yaml: yaml.into(),
+            docs: docs.into(),
+        }
     }
 
     /// The validators of request bodies.

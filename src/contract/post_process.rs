@@ -20,6 +20,9 @@ const OPENAPI: &str = "3.0.3";
 /// Post-processes the document in place, and tells the operations that it describes.
 pub(super) fn apply(document: &mut Value) -> Vec<Operation> {
     document["openapi"] = OPENAPI.into();
+    let schemas = document["components"]["schemas"].as_object_mut().expect("there are schemas");
+    schemas.extend(problem::schemas());
+    schemas.sort_keys();
     everywhere(document, &mut normalise);
 
     let (mut operations, mut parameters, mut responses) = (Vec::new(), Map::new(), Map::new());
@@ -54,8 +57,14 @@ pub(super) fn apply(document: &mut Value) -> Vec<Operation> {
         }
         if replies.contains(name) {
             // It has no word for "always present, sometimes null", which is what serde writes.
-            let names = schema["properties"].as_object().into_iter().flatten().map(|(name, _)| name.clone().into());
-            schema.insert("required".to_owned(), Value::Array(names.collect()));
+            let is_present = |name: &str, field: &Value| {
+                field["nullable"] == true
+                    || schema["required"].as_array().is_some_and(|names| names.iter().any(|n| n == name))
+            };
+            let fields = schema["properties"].as_object().into_iter().flatten();
+            let present = fields.filter(|(name, field)| is_present(name, field)).map(|(name, _)| name.clone().into());
+            let present: Vec<Value> = present.collect();
+            schema.insert("required".to_owned(), present.into());
         }
     }
     // "At least one field" is not expressible either.
@@ -145,6 +154,25 @@ fn extract_component(part: &mut Value, kind: &str, name: String, components: &mu
 /// The names of the schemas that request bodies must match.
 pub(super) fn body_schemas(document: &Value) -> BTreeSet<String> {
     reachable(document, |operation| operation["requestBody"].clone())
+}
+
+/// The names of the headers that requests may have.
+pub(super) fn request_headers(document: &Value) -> BTreeSet<String> {
+    let parameters = document["components"]["parameters"].as_object().into_iter().flatten();
+    parameters.filter(|(_, parameter)| parameter["in"] == "header").map(|(name, _)| name.clone()).collect()
+}
+
+/// The names of the headers that answers may have.
+pub(super) fn response_headers(document: &Value) -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    everywhere(&mut document.clone(), &mut |object| {
+        if object.contains_key("description") {
+            names.extend(
+                object.get("headers").and_then(Value::as_object).into_iter().flatten().map(|(name, _)| name.clone()),
+            );
+        }
+    });
+    names
 }
 
 /// The names of the schemas that `part` of any operation refers to, directly or through other components.

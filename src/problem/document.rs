@@ -1,13 +1,13 @@
-//! How the contract shows problems.
+//! How the contract shows problems: a schema for each type, so that a client which has looked at the `type` knows the rest.
 
 use poem::http::StatusCode;
 use poem_openapi::{
     ApiResponse, Object,
-    registry::{MetaMediaType, MetaResponse, MetaResponses, MetaSchema, MetaSchemaRef, Registry},
+    registry::{MetaMediaType, MetaResponse, MetaResponses, MetaSchemaRef, Registry},
     types::{Example, Type},
 };
-use serde::{Serialize, Serializer};
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::{Map, Value, json};
 
 use super::{
     Declared, Fault, MEDIA_TYPE, Problem,
@@ -16,35 +16,129 @@ use super::{
 use crate::{
     request_id::RequestId,
     schema::{self, MAX_BODY_BYTES, one_of, published},
+    task::Task,
 };
 
+/// The most violations that one refusal lists.
+pub(super) const MAX_VIOLATIONS: usize = 100;
+/// The schema that is any of the problems.
+const ANY: &str = "AnyProblem";
+
+/// Why a request was refused (RFC 9457).
+#[derive(Debug, Serialize, Object)]
+pub(super) struct Details {
+    /// What kind of problem it is. It is also the path at which the server explains it. It is never renamed.
+    #[oai(rename = "type")]
+    #[serde(rename = "type")]
+    kind: String,
+    /// The name of the kind of problem.
+    title: String,
+    /// The status code of the answer.
+    status: i32,
+    /// What was wrong with this request, in a sentence or two that can be shown to a person.
+    detail: String,
+    /// The id of the request, by which the operator finds it in the log. It is also the `X-Request-Id` header.
+    request_id: RequestId,
+    /// Every violation of the contract, wherever it stands; the first 100, if there are more.
+    #[oai(validator(min_items = 1, max_items = 100))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    errors: Option<Vec<Violation>>,
+    /// The task as it is now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    current: Option<Task>,
+}
+
+impl Details {
+    pub(super) fn new(fault: &Fault, request_id: &RequestId) -> Self {
+        let problem = fault.problem_type();
+        Self {
+            kind: problem.path(),
+            title: problem.title.to_owned(),
+            status: problem.status.as_u16().into(),
+            detail: fault.to_string(),
+            request_id: request_id.clone(),
+            errors: match fault {
+                Fault::InvalidRequest(violations) => Some(violations.iter().take(MAX_VIOLATIONS).cloned().collect()),
+                _ => None,
+            },
+            current: match fault {
+                Fault::VersionMismatch { current } => Some((**current).clone()),
+                _ => None,
+            },
+        }
+    }
+}
+
+/// One way in which a request breaks the contract.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Object)]
+#[oai(example)]
+pub struct Violation {
+    /// Where it stands: in the `query`, in a `header`, or in the `body`.
+    #[oai(rename = "in")]
+    #[serde(rename = "in")]
+    pub place: Place,
+    /// The name of the parameter or of the header.
+    #[oai(skip_serializing_if_is_none)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Where in the body: a JSON pointer (RFC 6901), such as `/title`. Empty for the body as a whole.
+    #[oai(skip_serializing_if_is_none)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pointer: Option<String>,
+    /// The keyword of the schema that is violated, such as `maxLength`, `required` or `type`.
+    pub code: String,
+    /// What is wrong, as the end of a sentence that can be shown to a person.
+    pub detail: String,
+    /// The bound that is broken, such as 200 with the code `maxLength`. Only for a code that has one.
+    #[oai(skip_serializing_if_is_none)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit: Option<i64>,
+}
+
+impl Example for Violation {
+    fn example() -> Self {
+        Self {
+            place: Place::Body,
+            name: None,
+            pointer: Some("/title".to_owned()),
+            code: "maxLength".to_owned(),
+            detail: "must have at most 200 characters; it has 201".to_owned(),
+            limit: Some(200),
+        }
+    }
+}
+
+/// A part of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Place {
+    /// The parameters after the question mark.
+    Query,
+    /// A header.
+    Header,
+    /// The body.
+    Body,
+}
+
+published!(Place, one_of(["query", "header", "body"]));
+
 impl<D: Declared> ApiResponse for Problem<D> {
-    // poem-openapi has no word for what a refusal is like: one schema with an example for each status, which operations
-    // share. So it is told just the types, and `contract` replaces what it makes of them by what `response` says.
+    // poem-openapi has no word for a schema with single values, nor for several named examples. So it is told just the
+    // types, and `contract` replaces what it makes of them by what `response` and `schemas` say.
     fn meta() -> MetaResponses {
-        let mut responses: Vec<MetaResponse> = Vec::new();
         let mut declared: Vec<&ProblemType> = D::PROBLEMS.iter().copied().flatten().collect();
         declared.sort_by_key(|problem| problem.status);
-        for same in declared.chunk_by(|a, b| a.status == b.status) {
-            // It forgets schemas that nothing refers to, so these are referred to.
-            let any_of = vec![Details::schema_ref(), ValidationProblem::schema_ref()];
-            let slugs = one_of(same.iter().map(|problem| problem.slug));
-            let schema = MetaSchemaRef::Inline(Box::new(MetaSchema { any_of, ..slugs }));
-            responses.push(MetaResponse {
-                description: "",
-                status: Some(same[0].status.as_u16()),
-                status_range: None,
-                content: vec![MetaMediaType { content_type: MEDIA_TYPE, schema }],
-                headers: Vec::new(),
-            });
-        }
-        MetaResponses { responses }
+        let by_status = declared.chunk_by(|a, b| a.status == b.status);
+        let response = |same: &[&ProblemType]| {
+            let schema = MetaSchemaRef::Inline(Box::new(one_of(same.iter().map(|problem| problem.slug))));
+            let content = vec![MetaMediaType { content_type: MEDIA_TYPE, schema }];
+            let status = Some(same[0].status.as_u16());
+            MetaResponse { description: "", status, status_range: None, content, headers: Vec::new() }
+        };
+        MetaResponses { responses: by_status.map(response).collect() }
     }
 
-    fn register(registry: &mut Registry) {
-        Details::register(registry);
-        ValidationProblem::register(registry);
-    }
+    fn register(_: &mut Registry) {}
 }
 
 /// The types that an operation declares for one status, if `response` is what [`Problem`] makes poem-openapi write.
@@ -54,29 +148,63 @@ pub(crate) fn declared(response: &Value) -> Option<Vec<&'static ProblemType>> {
 }
 
 /// How the contract shows the refusals with one status, and its name among the components: it is the same for every
-/// operation that declares the same ones.
+/// operation that declares the same types.
 pub(crate) fn response(problems: &[&'static ProblemType]) -> (String, Value) {
-    let status = problems[0].status;
-    let can_be_reused = problems.contains(&&types::IDEMPOTENCY_KEY_REUSED);
-    let reason = status.canonical_reason().unwrap_or_else(|| status.as_str()).replace(' ', "");
-    let (name, description, schema) = match status {
-        StatusCode::UNPROCESSABLE_ENTITY if can_be_reused => (
-            reason + "OrReusedKey",
-            "The body is JSON, but not what the contract asks for; or the `Idempotency-Key` came before, with another \
-             request. The `type` tells which.",
-            json!({"oneOf": [ValidationProblem::schema_ref(), Details::schema_ref()]}),
-        ),
-        StatusCode::UNPROCESSABLE_ENTITY => (reason, problems[0].meaning, json!(ValidationProblem::schema_ref())),
-        StatusCode::BAD_REQUEST => {
-            (reason, "A parameter or the body is malformed. `detail` says which and how.", json!(Details::schema_ref()))
-        }
-        _ => (reason, problems[0].meaning, json!(Details::schema_ref())),
+    let joined = |of: fn(&ProblemType) -> String, separator| {
+        problems.iter().map(|problem| of(problem)).collect::<Vec<_>>().join(separator)
     };
-    let mut content = json!({"schema": schema});
-    if let Some(fault) = example(status) {
-        content["example"] = json!(Details::new(&fault, &RequestId::example()));
+    let examples: Map<_, _> = problems
+        .iter()
+        .map(|problem| (problem.slug.to_owned(), json!({"summary": problem.title, "value": example(problem)})))
+        .collect();
+    let content = json!({"schema": either(problems), "examples": examples});
+    let headers = headers(problems[0].status);
+    let description = joined(|problem| problem.meaning.to_owned(), " Or: ");
+    let response = json!({"description": description, "content": {MEDIA_TYPE: content}, "headers": headers});
+    (joined(ProblemType::name, "Or"), response)
+}
+
+/// The schemas of all problems, by name: one for each type, and one that is any of them.
+pub(crate) fn schemas() -> Vec<(String, Value)> {
+    let mut registry = Registry::new();
+    Details::register(&mut registry);
+    let written = |name: &str| json!(registry.schemas[name]);
+    let mut schemas: Vec<_> =
+        types::ALL.iter().map(|problem| (schema_name(problem), schema(problem, written("Details")))).collect();
+    let mut any = either(types::ALL);
+    any["description"] =
+        "Any problem. New types may be added: a client has a branch for those that it does not know.".into();
+    any["example"] = example(&types::NO_SUCH_TASK);
+    schemas.push((ANY.to_owned(), any));
+    schemas.push((Violation::name().into_owned(), written(&Violation::name())));
+    schemas
+}
+
+/// What all problems have in common, as it is for one type.
+fn schema(problem: &ProblemType, mut schema: Value) -> Value {
+    let example = example(problem);
+    let names: Vec<_> = example.as_object().into_iter().flatten().map(|(name, _)| name.clone()).collect();
+    schema["properties"].as_object_mut().expect("a problem is an object").retain(|name, _| names.contains(name));
+    if let Some(current) = schema["properties"].get_mut("current") {
+        *current = json!(Task::schema_ref());
     }
-    (name, json!({"description": description, "content": {MEDIA_TYPE: content}, "headers": headers(status)}))
+    schema["properties"]["type"]["enum"] = json!([problem.path()]);
+    schema["properties"]["status"]["enum"] = json!([problem.status.as_u16()]);
+    schema["description"] = problem.meaning.into();
+    schema["required"] = json!(names);
+    schema["example"] = example;
+    schema
+}
+
+fn schema_name(problem: &ProblemType) -> String {
+    problem.name() + "Problem"
+}
+
+fn either(problems: &[&ProblemType]) -> Value {
+    let references =
+        problems.iter().map(|problem| json!({"$ref": format!("#/components/schemas/{}", schema_name(problem))}));
+    let mut references: Vec<_> = references.collect();
+    if references.len() == 1 { references.remove(0) } else { json!({"oneOf": references}) }
 }
 
 /// The headers that come with every refusal with this status.
@@ -101,152 +229,27 @@ fn headers(status: StatusCode) -> Value {
     }
 }
 
-/// What a refusal with this status may be about. Those of a body have an example in their schema.
-fn example(status: StatusCode) -> Option<Fault> {
-    Some(match status {
-        StatusCode::BAD_REQUEST => Fault::InvalidParameter {
-            place: "query parameter",
-            name: "limit".to_owned(),
-            problem: "must be a whole number from 1 to 1000".into(),
-        },
-        StatusCode::UNAUTHORIZED => Fault::invalid_token("it expired 12s ago (exp)"),
-        StatusCode::FORBIDDEN => Fault::AnotherUser,
-        StatusCode::NOT_FOUND => Fault::NoSuchTask,
-        StatusCode::CONFLICT => Fault::KeyInUse,
-        StatusCode::PRECONDITION_FAILED => Fault::VersionMismatch { current: 3 },
-        StatusCode::PAYLOAD_TOO_LARGE => Fault::BodyTooLarge { limit_bytes: MAX_BODY_BYTES },
-        StatusCode::UNSUPPORTED_MEDIA_TYPE => Fault::UnsupportedMediaType,
-        StatusCode::INTERNAL_SERVER_ERROR => Fault::defect(""),
-        StatusCode::SERVICE_UNAVAILABLE => Fault::TooSlow,
-        _ => return None,
-    })
-}
-
-/// The `type` of a problem: where it is explained.
-#[derive(Debug)]
-struct TypePath(&'static ProblemType);
-
-/// The `type` of the one problem that lists violations. It is none of the others, so that a client that has looked at the
-/// type knows which of the two it has.
-#[derive(Debug)]
-struct InvalidBodyPath;
-
-fn paths(of: impl Fn(&ProblemType) -> bool) -> MetaSchema {
-    one_of(types::ALL.iter().filter(|problem| of(problem)).map(|problem| problem.path()))
-}
-
-published!(TypePath, paths(|problem| *problem != types::INVALID_BODY));
-published!(InvalidBodyPath, paths(|problem| *problem == types::INVALID_BODY));
-
-impl Serialize for TypePath {
-    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        to.serialize_str(&self.0.path())
-    }
-}
-
-impl Serialize for InvalidBodyPath {
-    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        TypePath(&types::INVALID_BODY).serialize(to)
-    }
-}
-
-/// Why a request was refused (RFC 9457).
-///
-/// The `type` is for programs, the `detail` for people.
-#[derive(Debug, Serialize, Object)]
-#[oai(rename = "Problem", example)]
-pub(super) struct Details {
-    /// What kind of problem it is. It is also the path at which the server explains it. It is never renamed; new kinds may
-    /// be added.
-    #[oai(rename = "type")]
-    #[serde(rename = "type")]
-    kind: TypePath,
-    /// The name of the kind of problem.
-    title: String,
-    /// The status code of the answer.
-    #[oai(validator(minimum(value = "400"), maximum(value = "599")))]
-    status: i32,
-    /// What was wrong with this request, in a sentence or two that can be shown to a person.
-    detail: String,
-    /// The id of the request, by which the operator finds it in the log. It is also the `X-Request-Id` header.
-    request_id: RequestId,
-}
-
-impl Details {
-    pub(super) fn new(fault: &Fault, request_id: &RequestId) -> Self {
-        let problem = fault.problem_type();
-        Self {
-            kind: TypePath(problem),
-            title: problem.title.to_owned(),
-            status: problem.status.as_u16().into(),
-            detail: fault.to_string(),
-            request_id: request_id.clone(),
-        }
-    }
-}
-
-impl Example for Details {
-    fn example() -> Self {
-        Self::new(&Fault::NoSuchTask, &RequestId::example())
-    }
-}
-
-/// Why a body was refused (RFC 9457), with every violation.
-#[derive(Debug, Serialize, Object)]
-#[oai(example)]
-pub(super) struct ValidationProblem {
-    /// That the body is invalid. It is also the path at which the server explains it. It is never renamed.
-    #[oai(rename = "type")]
-    #[serde(rename = "type")]
-    kind: InvalidBodyPath,
-    /// The name of the kind of problem.
-    title: String,
-    /// The status code of the answer.
-    #[oai(validator(minimum(value = "400"), maximum(value = "599")))]
-    status: i32,
-    /// What was wrong with this body, in a sentence or two that can be shown to a person.
-    detail: String,
-    /// The id of the request, by which the operator finds it in the log. It is also the `X-Request-Id` header.
-    request_id: RequestId,
-    /// Every violation of the contract.
-    #[oai(validator(min_items = 1))]
-    errors: Vec<Violation>,
-}
-
-impl ValidationProblem {
-    pub(super) fn new(details: Details, errors: Vec<Violation>) -> Self {
-        let Details { kind: _, title, status, detail, request_id } = details;
-        Self { kind: InvalidBodyPath, title, status, detail, request_id, errors }
-    }
-}
-
-impl Example for ValidationProblem {
-    fn example() -> Self {
-        let fault = Fault::InvalidBody(vec![Violation {
-            pointer: "/title".to_owned(),
-            code: "maxLength".to_owned(),
-            detail: "must have at most 200 characters; it has 201".to_owned(),
-        }]);
-        let details = Details::new(&fault, &RequestId::example());
-        let Fault::InvalidBody(errors) = fault else { unreachable!("it was made four lines before") };
-        Self::new(details, errors)
-    }
-}
-
-/// One way in which a body breaks the contract.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Object)]
-#[oai(example)]
-pub struct Violation {
-    /// Where in the body: a JSON pointer (RFC 6901), such as `/title`. Empty for the body as a whole.
-    pub pointer: String,
-    /// The keyword of the schema that is violated, such as `maxLength`, `required` or `type`.
-    pub code: String,
-    /// What is wrong, in words that can be shown to a person.
-    pub detail: String,
-}
-
-impl Example for Violation {
-    fn example() -> Self {
-        ValidationProblem::example().errors.swap_remove(0)
-    }
+/// A refusal of this type.
+fn example(problem: &ProblemType) -> Value {
+    let examples = [
+        Fault::MalformedRequest("A request of HTTP/1.1 has one header `Host`.".into()),
+        Fault::UriTooLong,
+        Fault::HeadersTooLarge,
+        Fault::MalformedBody("EOF while parsing an object at line 1 column 21".to_owned()),
+        Fault::invalid_token("it expired 12s ago (exp)"),
+        Fault::AnotherUser,
+        Fault::NoSuchTask,
+        Fault::NoSuchPath,
+        Fault::MethodNotAllowed { allowed: vec![poem::http::Method::GET, poem::http::Method::HEAD] },
+        Fault::KeyInUse,
+        Fault::VersionMismatch { current: Box::new(Task::example()) },
+        Fault::BodyTooLarge { limit_bytes: MAX_BODY_BYTES },
+        Fault::UnsupportedMediaType(None),
+        Fault::InvalidRequest(vec![Violation::example()]),
+        Fault::KeyReused,
+        Fault::defect(""),
+        Fault::TooSlow,
+    ];
+    let fault = examples.iter().find(|fault| fault.problem_type() == problem).expect("every type has an example");
+    json!(Details::new(fault, &RequestId::example()))
 }

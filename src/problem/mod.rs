@@ -13,21 +13,21 @@ use poem::{
 };
 use sea_orm::DbErr;
 
-use crate::{request_id::RequestId, telemetry::chain};
+use crate::{request_id::RequestId, task::Task, telemetry::chain};
 
 mod document;
 pub mod types;
 
-pub use document::Violation;
-use document::{Details, ValidationProblem};
-pub(crate) use document::{declared, response};
+use document::{Details, MAX_VIOLATIONS};
+pub use document::{Place, Violation};
+pub(crate) use document::{declared, response, schemas};
 pub use types::ProblemType;
 
 /// The media type of every refusal (RFC 9457).
 pub const MEDIA_TYPE: &str = "application/problem+json";
 /// How long a caller should wait before it tries again what could not be served, in seconds.
 const RETRY_AFTER_SECS: u32 = 2;
-/// How many violations the sentence about an invalid body names.
+/// How many violations the sentence about an invalid request names.
 const MAX_SUMMARY: usize = 10;
 
 /// What can go wrong while a request is served.
@@ -47,17 +47,16 @@ pub enum Fault {
     /// The caller is known, and is not the user whose data it asked for.
     #[error("The `user_id` in the path is not the subject of the token.")]
     AnotherUser,
-    /// A parameter is not what the contract asks for.
-    #[error("The {place} `{name}` {problem}.")]
-    InvalidParameter {
-        /// Where it stands: `path parameter`, `query parameter`, `header`.
-        place: &'static str,
-        /// Its name.
-        name: String,
-        /// What is wrong with it, or what it must be.
-        problem: Cow<'static, str>,
-    },
-    /// The body is no JSON document.
+    /// The request is no HTTP.
+    #[error("{0}")]
+    MalformedRequest(Cow<'static, str>),
+    /// The path and the query are too long.
+    #[error("The path and the query are too long.")]
+    UriTooLong,
+    /// The head is too large.
+    #[error("The head of the request is too large.")]
+    HeadersTooLarge,
+    /// The body can't be read as JSON.
     #[error("The body is not valid JSON: {0}.")]
     MalformedBody(String),
     /// The body is larger than any valid one.
@@ -67,19 +66,22 @@ pub enum Fault {
         limit_bytes: usize,
     },
     /// The body is of a kind that nobody asked for.
-    #[error("The body must be declared as JSON: `Content-Type: application/json`.")]
-    UnsupportedMediaType,
-    /// The body is JSON but not what the contract asks for.
-    #[error("The body breaks the contract: {}.", summary(.0))]
-    InvalidBody(Vec<Violation>),
+    #[error("{}", unsupported(.0.as_deref()))]
+    UnsupportedMediaType(
+        /// The content coding (`Content-Encoding`), if that is what is not supported.
+        Option<String>,
+    ),
+    /// The request can be read, but is not what the contract asks for.
+    #[error("The request breaks the contract: {}.", summary(.0))]
+    InvalidRequest(Vec<Violation>),
     /// The caller has no such task. Whether someone else has must not show.
     #[error("There is no such task.")]
     NoSuchTask,
     /// The task is not of the version that the caller expects.
-    #[error("`If-Match` does not list the entity tag that the task has now: \"{current}\".")]
+    #[error("`If-Match` does not list the entity tag that the task has now: \"{}\".", .current.version)]
     VersionMismatch {
-        /// The version that it is of.
-        current: i32,
+        /// The task as it is.
+        current: Box<Task>,
     },
     /// Another request with this key is under way.
     #[error("A request with this `Idempotency-Key` is being served. Send it again in a moment.")]
@@ -90,6 +92,15 @@ pub enum Fault {
     /// The database did not answer, or not in time, or has no room. Trying again may help.
     #[error("The database can't serve the request now. Try again in a moment.")]
     Unavailable(#[source] DbErr),
+    /// The database can't serve now, for a reason that may be shown to everybody.
+    #[error("The server is not ready: {reason}.")]
+    NotReady {
+        /// Why, as a part of a sentence.
+        reason: &'static str,
+        /// What the database said.
+        #[source]
+        cause: Option<DbErr>,
+    },
     /// The request took longer than it may.
     #[error("The request took too long. Try again in a moment.")]
     TooSlow,
@@ -139,16 +150,18 @@ impl Fault {
         match self {
             Self::NoToken | Self::InvalidToken(_) => &types::UNAUTHORIZED,
             Self::AnotherUser => &types::FORBIDDEN,
-            Self::InvalidParameter { .. } => &types::INVALID_PARAMETER,
+            Self::MalformedRequest(_) => &types::MALFORMED_REQUEST,
+            Self::UriTooLong => &types::URI_TOO_LONG,
+            Self::HeadersTooLarge => &types::HEADERS_TOO_LARGE,
             Self::MalformedBody(_) => &types::MALFORMED_BODY,
             Self::BodyTooLarge { .. } => &types::BODY_TOO_LARGE,
-            Self::UnsupportedMediaType => &types::UNSUPPORTED_MEDIA_TYPE,
-            Self::InvalidBody(_) => &types::INVALID_BODY,
+            Self::UnsupportedMediaType(_) => &types::UNSUPPORTED_MEDIA_TYPE,
+            Self::InvalidRequest(_) => &types::INVALID_REQUEST,
             Self::NoSuchTask => &types::NO_SUCH_TASK,
             Self::VersionMismatch { .. } => &types::VERSION_MISMATCH,
             Self::KeyInUse => &types::IDEMPOTENCY_KEY_IN_USE,
             Self::KeyReused => &types::IDEMPOTENCY_KEY_REUSED,
-            Self::Unavailable(_) | Self::TooSlow | Self::NoKeys => &types::UNAVAILABLE,
+            Self::Unavailable(_) | Self::NotReady { .. } | Self::TooSlow | Self::NoKeys => &types::UNAVAILABLE,
             Self::Database(_) | Self::Defect(_) => &types::INTERNAL,
             Self::NoSuchPath => &types::NO_SUCH_PATH,
             Self::MethodNotAllowed { .. } => &types::METHOD_NOT_ALLOWED,
@@ -163,8 +176,9 @@ impl Fault {
                 header::WWW_AUTHENTICATE,
                 format!(r#"Bearer error="invalid_token", error_description="{reason}""#),
             )],
+            Self::MalformedRequest(_) => vec![(header::CONNECTION, "close".to_owned())],
             Self::MethodNotAllowed { allowed } => vec![(header::ALLOW, list(allowed))],
-            Self::VersionMismatch { current } => vec![(header::ETAG, format!(r#""{current}""#))],
+            Self::VersionMismatch { current } => vec![(header::ETAG, format!(r#""{}""#, current.version))],
             fault => match fault.problem_type().status {
                 StatusCode::SERVICE_UNAVAILABLE | StatusCode::CONFLICT => {
                     vec![(header::RETRY_AFTER, RETRY_AFTER_SECS.to_string())]
@@ -185,18 +199,18 @@ impl Fault {
         error.downcast().unwrap_or_else(|unknown| Self::defect(unknown.to_string()))
     }
 
+    /// The body of the answer to a request that met it.
+    pub(crate) fn body(&self, request_id: &RequestId) -> Vec<u8> {
+        serde_json::to_vec(&Details::new(self, request_id)).expect("a problem is plain data")
+    }
+
     /// The answer to a request that met it.
     #[must_use]
     pub fn answer(&self, request_id: &RequestId) -> Response {
-        let details = Details::new(self, request_id);
-        let body = match self {
-            Self::InvalidBody(errors) => serde_json::to_vec(&ValidationProblem::new(details, errors.clone())),
-            _ => serde_json::to_vec(&details),
-        };
         let mut answer = Response::builder()
             .status(self.status())
             .header(header::CONTENT_TYPE, MEDIA_TYPE)
-            .body(body.expect("a problem is plain data"));
+            .body(self.body(request_id));
         for (name, value) in self.headers() {
             answer.headers_mut().insert(name, HeaderValue::try_from(value).expect("our own words are printable"));
         }
@@ -237,15 +251,32 @@ fn list(methods: &[Method]) -> String {
     methods.iter().map(Method::as_str).collect::<Vec<_>>().join(", ")
 }
 
-/// The first violations in words. All of them are listed beside it.
+fn unsupported(coding: Option<&str>) -> String {
+    match coding {
+        Some(coding) => {
+            format!("The body is compressed (`Content-Encoding: {coding}`), which is not supported. Send it as it is.")
+        }
+        None => "The body must be declared as JSON: `Content-Type: application/json`.".to_owned(),
+    }
+}
+
+/// The first violations in words. They are listed beside it.
 fn summary(violations: &[Violation]) -> String {
     let mut text = String::new();
-    for Violation { pointer, detail, .. } in violations.iter().take(MAX_SUMMARY) {
-        let place = if pointer.is_empty() { "the body" } else { pointer };
-        text += &format!("{}{place} {detail}", if text.is_empty() { "" } else { "; " });
+    for Violation { place, name, pointer, detail, .. } in violations.iter().take(MAX_SUMMARY) {
+        let separator = if text.is_empty() { "" } else { "; " };
+        let name = name.as_deref().unwrap_or_default();
+        let what = match (place, pointer.as_deref()) {
+            (Place::Query, _) => format!("the query parameter `{name}`"),
+            (Place::Header, _) => format!("the header `{name}`"),
+            (Place::Body, None | Some("")) => "the body".to_owned(),
+            (Place::Body, Some(pointer)) => pointer.to_owned(),
+        };
+        text += &format!("{separator}{what} {detail}");
     }
     match violations.len().saturating_sub(MAX_SUMMARY) {
         0 => text,
-        more => format!("{text}; and {more} more"),
+        more if violations.len() <= MAX_VIOLATIONS => format!("{text}; and {more} more"),
+        more => format!("{text}; and {more} more, of which `errors` lists the first {}", MAX_VIOLATIONS - MAX_SUMMARY),
     }
 }

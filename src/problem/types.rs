@@ -18,6 +18,13 @@ pub struct ProblemType {
 }
 
 impl ProblemType {
+    /// What it is called in the contract: the slug, each word with a capital.
+    #[must_use]
+    pub fn name(&self) -> String {
+        let capital = |word: &str| word[..1].to_ascii_uppercase() + &word[1..];
+        self.slug.split('-').map(capital).collect()
+    }
+
     /// Where it is explained: the problem's `type`.
     #[must_use]
     pub fn path(&self) -> String {
@@ -51,11 +58,11 @@ macro_rules! problem_types {
 }
 
 problem_types! {
-    INVALID_PARAMETER = BAD_REQUEST "invalid-parameter" "Invalid parameter"
-        "A parameter in the path, in the query or in a header is malformed, out of its range or given twice."
-        "Correct the parameter that `detail` names.";
+    MALFORMED_REQUEST = BAD_REQUEST "malformed-request" "Malformed request"
+        "The request is not HTTP/1.1 as RFC 9112 has it. The connection ends."
+        "Correct the client or the proxy. `detail` says what is wrong.";
     MALFORMED_BODY = BAD_REQUEST "malformed-body" "Malformed body"
-        "The body is not JSON: a syntax error, a name that occurs twice in one object, text that is not Unicode, or a body that broke off."
+        "The body can't be read as JSON: a syntax error, a name that occurs twice in one object, text that is not Unicode, or a body that broke off."
         "Send one JSON value in UTF-8. `detail` says where it went wrong.";
     UNAUTHORIZED = UNAUTHORIZED "unauthorized" "Unauthorized"
         "There is no token, or it is not valid: expired, not yet valid, badly signed, or without a subject."
@@ -76,17 +83,23 @@ problem_types! {
         "Another request with this `Idempotency-Key` is being served. Nothing was done for this one."
         "Send the same request again after the time that the `Retry-After` header gives, in seconds: it is given the other one's answer.";
     VERSION_MISMATCH = PRECONDITION_FAILED "version-mismatch" "Version mismatch"
-        "`If-Match` does not list the entity tag that the task has now. Usually somebody else has changed the task since it was read. A weak tag (`W/\"…\"`) never matches."
-        "Read the task again, apply your change to it, and send it with the new `ETag`.";
+        "`If-Match` does not list the entity tag that the task has now. Usually somebody else has changed the task since it was read."
+        "`current` is the task as it is now: apply your change to it, and send it with the `ETag` of this answer.";
+    URI_TOO_LONG = URI_TOO_LONG "uri-too-long" "URI too long"
+        "The path and the query are longer than any valid ones. The connection ends."
+        "Send less.";
+    HEADERS_TOO_LARGE = REQUEST_HEADER_FIELDS_TOO_LARGE "headers-too-large" "Headers too large"
+        "The head of the request has too many headers, or is too large. The connection ends."
+        "Send fewer and shorter headers. Often it is cookies, which this server does not need.";
     BODY_TOO_LARGE = PAYLOAD_TOO_LARGE "body-too-large" "Body too large"
         "The body is larger than any valid one."
         "Send less: the contract bounds every field.";
     UNSUPPORTED_MEDIA_TYPE = UNSUPPORTED_MEDIA_TYPE "unsupported-media-type" "Unsupported media type"
-        "The body is not declared to be JSON."
-        "Send the header `Content-Type: application/json`.";
-    INVALID_BODY = UNPROCESSABLE_ENTITY "invalid-body" "Invalid body"
-        "The body is JSON, but not what the contract asks for. `errors` lists every violation."
-        "Correct the fields that `errors` points to.";
+        "The body is not declared to be JSON, or it is compressed."
+        "Send JSON as it is, with the header `Content-Type: application/json` and without `Content-Encoding`.";
+    INVALID_REQUEST = UNPROCESSABLE_ENTITY "invalid-request" "Invalid request"
+        "A parameter in the query, a header or the body can be read, but is not what the contract asks for. `errors` lists every violation."
+        "Correct what `errors` points to.";
     IDEMPOTENCY_KEY_REUSED = UNPROCESSABLE_ENTITY "idempotency-key-reused" "Idempotency key reused"
         "This `Idempotency-Key` came before, with another request: another operation, another task, another `If-Match` or another body. Nothing was done for this one."
         "Take a new key for each new request, and keep it for the repeats of that request only.";
@@ -101,10 +114,14 @@ problem_types! {
 /// What every operation on somebody's tasks may answer: a token is required, and it must be that of the user.
 pub const AUTH: &[ProblemType] = &[UNAUTHORIZED, FORBIDDEN];
 /// What an operation that takes a body may answer.
-pub const BODY: &[ProblemType] = &[MALFORMED_BODY, BODY_TOO_LARGE, UNSUPPORTED_MEDIA_TYPE, INVALID_BODY];
+pub const BODY: &[ProblemType] = &[MALFORMED_BODY, BODY_TOO_LARGE, UNSUPPORTED_MEDIA_TYPE];
 /// What an operation that takes an `Idempotency-Key` may answer.
-pub const IDEMPOTENCY: &[ProblemType] = &[INVALID_PARAMETER, IDEMPOTENCY_KEY_IN_USE, IDEMPOTENCY_KEY_REUSED];
+pub const IDEMPOTENCY: &[ProblemType] = &[IDEMPOTENCY_KEY_IN_USE, IDEMPOTENCY_KEY_REUSED];
+/// What every operation that takes more than a path may answer.
+pub const CHECKED: &[ProblemType] = &[INVALID_REQUEST];
 /// What an operation on a task that the path names may answer.
-pub const TASK: &[ProblemType] = &[INVALID_PARAMETER, NO_SUCH_TASK];
+pub const TASK: &[ProblemType] = &[NO_SUCH_TASK];
+/// What an operation that takes `If-Match` may answer.
+pub const CONDITION: &[ProblemType] = &[VERSION_MISMATCH];
 /// What an operation that asks the database may answer.
 pub const DATABASE: &[ProblemType] = &[INTERNAL, UNAVAILABLE];

@@ -1,24 +1,28 @@
 //! Conditional requests: `If-Match` and `If-None-Match` (RFC 9110, section 13.1).
 
-use std::borrow::Cow;
-
 use poem_openapi::registry::MetaSchema;
 
-use super::Parameter;
+use super::{Broken, Parameter};
 use crate::{schema, task::ExpectedVersion};
+
+/// The most entity tags that one request may list.
+const MAX_TAGS: u8 = 50;
 
 /// `If-Match`: the change is meant for these versions only.
 #[derive(Debug)]
 pub struct IfMatch(EntityTags);
 
 impl IfMatch {
-    /// The versions that the change is meant for, by strong comparison: a weak tag never matches.
+    /// The versions that the change is meant for.
+    ///
+    /// A weak tag counts as the strong one. The server makes no weak tag of a task, but a proxy that compresses an answer
+    /// weakens what the server made; and one version of a task is one content, so that nothing can be overwritten unseen.
     #[must_use]
     pub fn expected_version(if_match: Option<Self>) -> ExpectedVersion {
         match if_match.map(|if_match| if_match.0) {
             None | Some(EntityTags::Any) => ExpectedVersion::Any,
             Some(EntityTags::OneOf(tags)) => {
-                ExpectedVersion::OneOf(tags.iter().filter(|tag| !tag.is_weak).filter_map(EntityTag::version).collect())
+                ExpectedVersion::OneOf(tags.iter().filter_map(EntityTag::version).collect())
             }
         }
     }
@@ -27,12 +31,12 @@ impl IfMatch {
 impl Parameter for IfMatch {
     fn schema() -> MetaSchema {
         EntityTags::schema(
-            "Entity tags, or `*`. The request takes effect only if the task still has one of them. A weak tag (`W/\"3\"`) \
-             never matches.",
+            "Entity tags, at most 50, or `*`. The request takes effect only if the task still has one of them. A weak tag \
+             (`W/\"3\"`), which a proxy makes of a strong one when it compresses an answer, counts as the strong one.",
         )
     }
 
-    fn parse(text: &str) -> Result<Self, Cow<'static, str>> {
+    fn parse(text: &str) -> Result<Self, Broken> {
         EntityTags::parse(text).map(Self)
     }
 }
@@ -55,12 +59,12 @@ impl IfNoneMatch {
 impl Parameter for IfNoneMatch {
     fn schema() -> MetaSchema {
         EntityTags::schema(
-            "Entity tags that the caller has already, or `*`. If what is asked for still has one of them, the answer is \
+            "Entity tags that the caller has already, at most 50, or `*`. If what is asked for still has one of them, the answer is \
              304, without a body.",
         )
     }
 
-    fn parse(text: &str) -> Result<Self, Cow<'static, str>> {
+    fn parse(text: &str) -> Result<Self, Broken> {
         EntityTags::parse(text).map(Self)
     }
 }
@@ -76,7 +80,6 @@ enum EntityTags {
 
 #[derive(Debug)]
 struct EntityTag {
-    is_weak: bool,
     /// What stands between the quotes.
     opaque: String,
 }
@@ -88,7 +91,7 @@ impl EntityTags {
         MetaSchema { pattern: Some(pattern.to_owned()), ..schema::text(description) }
     }
 
-    fn parse(text: &str) -> Result<Self, Cow<'static, str>> {
+    fn parse(text: &str) -> Result<Self, Broken> {
         if text.trim() == "*" {
             return Ok(Self::Any);
         }
@@ -100,25 +103,27 @@ impl EntityTags {
             if rest.is_empty() && !tags.is_empty() {
                 return Ok(Self::OneOf(tags));
             }
-            let (tag, after) = EntityTag::split(rest).ok_or("must be `*` or a list of entity tags such as `\"3\"`")?;
+            let (tag, after) = EntityTag::split(rest)
+                .ok_or_else(|| Broken::new("pattern", "must be `*` or a list of entity tags such as `\"3\"`"))?;
+            if tags.len() == usize::from(MAX_TAGS) {
+                let detail = format!("must list at most {MAX_TAGS} entity tags");
+                return Err(Broken::bound("maxItems", MAX_TAGS, detail));
+            }
             tags.push(tag);
             rest = after.trim_start_matches([' ', '\t']);
             if !rest.is_empty() && !rest.starts_with(',') {
-                return Err("must have commas between the entity tags".into());
+                return Err(Broken::new("pattern", "must have commas between the entity tags"));
             }
         }
     }
 }
 
 impl EntityTag {
-    /// The entity tag at the start of `text`, and what follows it.
+    /// The entity tag at the start of `text`, weak or strong, and what follows it.
     fn split(text: &str) -> Option<(Self, &str)> {
-        let (is_weak, quoted) = match text.strip_prefix("W/") {
-            Some(quoted) => (true, quoted),
-            None => (false, text),
-        };
+        let quoted = text.strip_prefix("W/").unwrap_or(text);
         let (opaque, after) = quoted.strip_prefix('"')?.split_once('"')?;
-        Some((Self { is_weak, opaque: opaque.to_owned() }, after))
+        Some((Self { opaque: opaque.to_owned() }, after))
     }
 
     /// The version of the task that has this tag: the number between the quotes. Other tags are no task's.
@@ -132,7 +137,7 @@ impl EntityTag {
 mod tests {
     use super::*;
 
-    fn expected(text: &str) -> Result<ExpectedVersion, Cow<'static, str>> {
+    fn expected(text: &str) -> Result<ExpectedVersion, Broken> {
         IfMatch::parse(text).map(|if_match| IfMatch::expected_version(Some(if_match)))
     }
 
@@ -153,9 +158,21 @@ mod tests {
 
     #[test]
     fn a_tag_that_only_resembles_a_version_is_none() {
-        for text in [r#""01""#, r#""+1""#, r#"" 1""#, r#""1.0""#, r#"W/"1""#, r#""99999999999""#] {
+        for text in [r#""01""#, r#""+1""#, r#"" 1""#, r#""1.0""#, r#""99999999999""#] {
             assert_eq!(expected(text), Ok(ExpectedVersion::OneOf(vec![])), "{text}");
         }
+    }
+
+    #[test]
+    fn a_weak_tag_counts_as_the_strong_one() {
+        assert_eq!(expected(r#"W/"1", "2""#), Ok(ExpectedVersion::OneOf(vec![1, 2])));
+    }
+
+    #[test]
+    fn the_tags_of_one_request_are_bounded() {
+        let list = |count: usize| vec![r#""1""#; count].join(",");
+        assert!(expected(&list(50)).is_ok());
+        assert_eq!(expected(&list(51)).map_err(|broken| (broken.code, broken.limit)), Err(("maxItems", Some(50))));
     }
 
     #[test]

@@ -10,10 +10,12 @@ mod idempotency_key;
 mod owner;
 mod paging;
 mod parameter;
+mod violations;
 
 pub use body::{Body, OptionalBody, Validators};
 pub use conditional::{IfMatch, IfNoneMatch};
 pub use idempotency_key::IdempotencyKey;
-pub use paging::{Cursor, Limit};
+pub use paging::Limit;
 pub(crate) use parameter::query_pairs;
-pub use parameter::{Header, Parameter, Path, PathParameter, Query};
+pub use parameter::{Broken, Header, Parameter, Path, PathParameter, Query};
+pub use violations::Violations;

@@ -21,6 +21,7 @@ const SCHEME: &str = "bearer";
 
 impl PathParameter for Owner {
     const TYPES: &'static [ApiExtractorType] = &[ApiExtractorType::Parameter, ApiExtractorType::SecurityScheme];
+    const IS_REFUSED_FIRST: bool = true;
 
     fn schema() -> MetaSchema {
         MetaSchema {

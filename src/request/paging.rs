@@ -1,13 +1,10 @@
 //! Which part of a list is asked for.
 
-use std::{borrow::Cow, fmt};
-
 use poem_openapi::registry::MetaSchema;
-use uuid::Uuid;
 
-use super::Parameter;
+use super::{Broken, Parameter};
 use crate::{
-    schema::one_of,
+    schema::{self, one_of},
     task::{MAX_PAGE, TaskId, TaskStatus},
 };
 
@@ -20,12 +17,12 @@ impl Parameter for TaskStatus {
         }
     }
 
-    fn parse(text: &str) -> Result<Self, Cow<'static, str>> {
+    fn parse(text: &str) -> Result<Self, Broken> {
         match text {
             "all" => Ok(Self::All),
             "pending" => Ok(Self::Pending),
             "completed" => Ok(Self::Completed),
-            _ => Err("must be `all`, `pending` or `completed`".into()),
+            _ => Err(Broken::new("enum", "must be `all`, `pending` or `completed`")),
         }
     }
 }
@@ -52,65 +49,37 @@ impl Parameter for Limit {
         }
     }
 
-    fn parse(text: &str) -> Result<Self, Cow<'static, str>> {
-        // The standard parser also takes a plus sign.
-        match text.parse() {
-            Ok(limit @ 1..=MAX_PAGE) if text.bytes().all(|byte| byte.is_ascii_digit()) => Ok(Self(limit)),
-            _ => Err(format!("must be a whole number from 1 to {MAX_PAGE}").into()),
+    fn parse(text: &str) -> Result<Self, Broken> {
+        let detail = || format!("must be a whole number from 1 to {MAX_PAGE}");
+        let digits = text.strip_prefix('-').unwrap_or(text);
+        if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Err(Broken::new("type", detail()));
+        }
+        match text.parse::<u16>() {
+            Ok(limit @ 1..=MAX_PAGE) => Ok(Self(limit)),
+            Ok(0) => Err(Broken::bound("minimum", 1, detail())),
+            Err(_) if text.starts_with('-') => Err(Broken::bound("minimum", 1, detail())),
+            _ => Err(Broken::bound("maximum", MAX_PAGE, detail())),
         }
     }
 }
 
-/// Where a page starts: after the last task of the page before.
+/// Where a page starts: after the task with this id.
 ///
-/// It holds no more than that task's id, and means nothing without an owner: the cursor of another user is a place in
-/// one's own list.
-#[derive(Debug, Clone, Copy)]
-pub struct Cursor(TaskId);
-
-impl Cursor {
-    /// The page after the task `last`.
-    #[must_use]
-    pub fn at(last: TaskId) -> Self {
-        Self(last)
-    }
-
-    /// The task after which the page starts.
-    #[must_use]
-    pub fn after(self) -> TaskId {
-        self.0
-    }
-
-    /// How the contract shows it, as a parameter and as a header.
-    #[must_use]
-    pub fn bare_schema() -> MetaSchema {
-        MetaSchema {
-            min_length: Some(32),
-            max_length: Some(32),
-            pattern: Some("^[0-9a-f]{32}$".to_owned()),
-            ..MetaSchema::new("string")
-        }
-    }
-}
-
-impl fmt::Display for Cursor {
-    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.0.simple().fmt(to)
-    }
-}
-
-impl Parameter for Cursor {
+/// It means nothing without an owner: the cursor of another user is a place in one's own list.
+impl Parameter for TaskId {
     fn schema() -> MetaSchema {
         MetaSchema {
-            description: Some("Where the page starts: the `Next-Cursor` of the page before. It has no other meaning."),
-            ..Self::bare_schema()
+            description: Some(
+                "Where the page starts: after the task with this id. Take the `Next-Cursor` of the page before, or the `id` \
+                 of its last task, which is the same. It need not exist any more.",
+            ),
+            ..schema::uuid()
         }
     }
 
-    fn parse(text: &str) -> Result<Self, Cow<'static, str>> {
-        match Uuid::try_parse(text) {
-            Ok(id) if text.len() == 32 && !text.contains(|c: char| c.is_ascii_uppercase()) => Ok(Self(TaskId(id))),
-            _ => Err("must be the `Next-Cursor` of an earlier answer".into()),
-        }
+    fn parse(text: &str) -> Result<Self, Broken> {
+        Self::parse(text)
+            .ok_or_else(|| Broken::new("format", "must be the `id` of a task, or an earlier `Next-Cursor`"))
     }
 }

@@ -1,8 +1,8 @@
 //! Parameters: in the path, in the query, in headers.
 //!
-//! poem-openapi has extractors of its own. These differ in what they say to the caller (the published name, and what
-//! would be right), in refusing a parameter that is given twice, and in not ignoring a header that is not ASCII: an
-//! `If-Match` that goes unread would be a lost update.
+//! poem-openapi has extractors of its own. These differ in what they say to the caller (the published name, what would be
+//! right, and everything at once), in refusing a parameter that is given twice, and in not ignoring a header that is not
+//! ASCII: an `If-Match` that goes unread would be a lost update.
 
 use std::{borrow::Cow, future::Future};
 
@@ -13,7 +13,12 @@ use poem_openapi::{
 };
 use url::form_urlencoded;
 
-use crate::{problem::Fault, task::TaskId};
+use super::violations::{Checked, Violations};
+use crate::{
+    problem::{Fault, Place, Violation},
+    schema,
+    task::TaskId,
+};
 
 /// A value that a request carries in its query or in a header.
 pub trait Parameter: Sized + Send {
@@ -23,14 +28,45 @@ pub trait Parameter: Sized + Send {
     /// Reads it.
     ///
     /// # Errors
-    /// What is wrong with it, as the end of a sentence: "must be …".
-    fn parse(text: &str) -> Result<Self, Cow<'static, str>>;
+    /// What is wrong with it.
+    fn parse(text: &str) -> Result<Self, Broken>;
+}
+
+/// What is wrong with a parameter.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Broken {
+    /// The keyword of its schema that is violated.
+    pub code: &'static str,
+    /// The bound that is broken, if the keyword has one.
+    pub limit: Option<i64>,
+    /// What it must be, as the end of a sentence: "must be …".
+    pub detail: Cow<'static, str>,
+}
+
+impl Broken {
+    /// It breaks a keyword that has no bound.
+    pub fn new(code: &'static str, detail: impl Into<Cow<'static, str>>) -> Self {
+        Self { code, limit: None, detail: detail.into() }
+    }
+
+    /// It breaks a bound.
+    pub fn bound(code: &'static str, limit: impl Into<i64>, detail: impl Into<Cow<'static, str>>) -> Self {
+        Self { code, limit: Some(limit.into()), detail: detail.into() }
+    }
+
+    fn at(self, place: Place, name: &str) -> Violation {
+        let Self { code, limit, detail } = self;
+        let (code, detail) = (code.to_owned(), detail.into_owned());
+        Violation { place, name: Some(name.to_owned()), pointer: None, code, detail, limit }
+    }
 }
 
 /// A value that stands in the path.
 pub trait PathParameter: Sized + Send {
     /// What it is in the contract.
     const TYPES: &'static [ApiExtractorType] = &[ApiExtractorType::Parameter];
+    /// Whether a request without it is refused before anything else in it is looked at.
+    const IS_REFUSED_FIRST: bool = false;
 
     /// How the contract shows it.
     fn schema() -> MetaSchema;
@@ -54,15 +90,17 @@ pub trait PathParameter: Sized + Send {
 /// A part of the path.
 // poem-openapi recognises a parameter in the path by this very name.
 #[derive(Debug)]
-pub struct Path<T>(pub T);
+pub struct Path<T>(Checked<T>);
 
-/// A parameter in the query, which may be left out.
-#[derive(Debug)]
-pub struct Query<T>(pub Option<T>);
-
-/// A parameter in a header, which may be left out. Several headers of the name are one list.
-#[derive(Debug)]
-pub struct Header<T>(pub Option<T>);
+impl<T> Path<T> {
+    /// The value, if nothing in the request breaks the contract.
+    ///
+    /// # Errors
+    /// [`Fault::InvalidRequest`] with everything that does; or why there is no such value.
+    pub fn get(self) -> Result<T, Fault> {
+        self.0.get()
+    }
+}
 
 impl<'a, T: PathParameter> ApiExtractor<'a> for Path<T> {
     const TYPES: &'static [ApiExtractorType] = T::TYPES;
@@ -88,12 +126,29 @@ impl<'a, T: PathParameter> ApiExtractor<'a> for Path<T> {
     }
 
     async fn from_request(request: &'a Request, _: &mut RequestBody, options: ExtractParamOptions<()>) -> Result<Self> {
-        Ok(Self(T::extract(request, request.raw_path_param(options.name)).await?))
+        match T::extract(request, request.raw_path_param(options.name)).await {
+            Err(fault) if T::IS_REFUSED_FIRST => Err(fault.into()),
+            value => Ok(Self(Checked::new(value, Violations::of(request)?))),
+        }
     }
 }
 
 macro_rules! optional_parameter {
-    ($name:ident, $place:ident, $read:expr) => {
+    ($(#[$doc:meta])* $name:ident, $place:ident, $texts:ident) => {
+        $(#[$doc])*
+        #[derive(Debug)]
+        pub struct $name<T>(Checked<Option<T>>);
+
+        impl<T> $name<T> {
+            /// The value, if there is one, and nothing in the request breaks the contract.
+            ///
+            /// # Errors
+            /// [`Fault::InvalidRequest`] with everything that does.
+            pub fn get(self) -> Result<Option<T>, Fault> {
+                self.0.get()
+            }
+        }
+
         impl<'a, T: Parameter> ApiExtractor<'a> for $name<T> {
             const TYPES: &'static [ApiExtractorType] = &[ApiExtractorType::Parameter];
             const PARAM_IS_REQUIRED: bool = false;
@@ -114,33 +169,35 @@ macro_rules! optional_parameter {
                 _: &mut RequestBody,
                 options: ExtractParamOptions<()>,
             ) -> Result<Self> {
-                Ok(Self($read(request, options.name)?))
+                let parsed = $texts(request, options.name).and_then(|text| text.as_deref().map(T::parse).transpose());
+                let value = parsed.map_err(|broken| vec![broken.at(Place::$place, options.name)]);
+                Ok(Self(Checked::unless_broken(value, Violations::of(request)?)))
             }
         }
     };
 }
 
-optional_parameter!(Query, Query, in_query);
-optional_parameter!(Header, Header, in_headers);
-
-fn in_query<T: Parameter>(request: &Request, name: &str) -> Result<Option<T>, Fault> {
-    let invalid = |problem| Fault::InvalidParameter { place: "query parameter", name: name.to_owned(), problem };
-    let mut values = query_pairs(request.uri()).filter(|(given, _)| given == name);
-    let Some((_, text)) = values.next() else { return Ok(None) };
-    if values.next().is_some() {
-        return Err(invalid("is given more than once".into()));
-    }
-    T::parse(&text).map(Some).map_err(invalid)
+optional_parameter! {
+    /// A parameter in the query, which may be left out.
+    Query, Query, in_query
+}
+optional_parameter! {
+    /// A parameter in a header, which may be left out. Several headers of the name are one list.
+    Header, Header, in_headers
 }
 
-fn in_headers<T: Parameter>(request: &Request, name: &str) -> Result<Option<T>, Fault> {
-    let invalid = |problem| Fault::InvalidParameter { place: "header", name: name.to_owned(), problem };
+fn in_query<'r>(request: &'r Request, name: &str) -> Result<Option<Cow<'r, str>>, Broken> {
+    let mut values = query_pairs(request.uri()).filter(|(given, _)| given == name).map(|(_, value)| value);
+    let first = values.next();
+    if values.next().is_some() { Err(Broken::new("duplicate", "must be given once only")) } else { Ok(first) }
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "it stands for `in_query`, too")]
+fn in_headers<'r>(request: &'r Request, name: &str) -> Result<Option<Cow<'r, str>>, Broken> {
     let values = request.headers().get_all(name).iter();
-    let values: Vec<_> = values.map(|value| String::from_utf8_lossy(value.as_bytes())).collect();
-    if values.is_empty() {
-        return Ok(None);
-    }
-    T::parse(&values.join(",")).map(Some).map_err(invalid)
+    let mut values = values.map(|value| String::from_utf8_lossy(value.as_bytes()));
+    let Some(first) = values.next() else { return Ok(None) };
+    Ok(Some(values.fold(first, |list, value| Cow::Owned(format!("{list},{value}")))))
 }
 
 /// The parameters of a query, decoded.
@@ -150,18 +207,11 @@ pub(crate) fn query_pairs(uri: &Uri) -> form_urlencoded::Parse<'_> {
 
 impl PathParameter for TaskId {
     fn schema() -> MetaSchema {
-        MetaSchema {
-            description: Some("The task's id."),
-            example: Some("019a7e3c-91d4-7b52-8f4e-2a6c0d1b3e57".into()),
-            ..crate::schema::uuid()
-        }
+        MetaSchema { description: Some("The task's id."), example: Some(TaskId::EXAMPLE.into()), ..schema::uuid() }
     }
 
     async fn extract(_: &Request, text: Option<&str>) -> Result<Self, Fault> {
-        text.and_then(Self::parse).ok_or_else(|| Fault::InvalidParameter {
-            place: "path parameter",
-            name: "task_id".to_owned(),
-            problem: "must be a UUID such as `019a7e3c-91d4-7b52-8f4e-2a6c0d1b3e57`".into(),
-        })
+        // What is no id, such as a number in an old bookmark, is the id of no task.
+        text.and_then(Self::parse).ok_or(Fault::NoSuchTask)
     }
 }

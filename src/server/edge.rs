@@ -1,23 +1,30 @@
 //! What every request passes on its way in, and every answer on its way out: the request's id, cross-origin rules, the
 //! deadline, the last word on failures, and one line in the log.
 
-use std::{
-    collections::HashMap,
-    fmt,
-    panic::AssertUnwindSafe,
-    time::{Duration, Instant},
-};
+use std::{collections::HashMap, fmt, net::SocketAddr, panic::AssertUnwindSafe, time::Duration};
 
 use futures_util::FutureExt;
+use hyper::body::{Body as _, Incoming};
 use poem::{
-    Endpoint, EndpointExt, Request, Response, RouteMethod,
+    Body, Endpoint, EndpointExt, Request, Response, RouteMethod,
     endpoint::BoxEndpoint,
-    http::{HeaderValue, Method, Uri, header, uri::PathAndQuery},
+    http::{
+        HeaderValue, Method, Uri, Version,
+        header::{CONNECTION, EXPECT, HOST, X_CONTENT_TYPE_OPTIONS},
+        uri::{PathAndQuery, Scheme},
+    },
+    web::{LocalAddr, RemoteAddr},
 };
 use poem_openapi::OpenApi;
 use tokio::time;
 
-use super::cors::Cors;
+use super::{
+    body::Lender,
+    compress,
+    cors::Cors,
+    log_line::{LogLine, name},
+    prefix::{self, Prefix},
+};
 use crate::{
     api,
     auth::Verifier,
@@ -25,6 +32,7 @@ use crate::{
     config::Config,
     contract::{self, Contract, Operation},
     problem::Fault,
+    request::Violations,
     request_id::{self, RequestId},
     store::Store,
 };
@@ -34,6 +42,7 @@ pub(super) struct Edge {
     routes: BoxEndpoint<'static>,
     contract: Contract,
     cors: Cors,
+    prefix: Prefix,
     deadline: Duration,
     clock: Clock,
 }
@@ -57,72 +66,109 @@ impl Edge {
         }
         Self {
             routes: routes.data(verifier).data(contract.validators()).map_to_response().boxed(),
+            cors: Cors::new(&config.cors, &contract),
             contract,
-            cors: Cors::new(&config.cors),
+            prefix: Prefix::new(&config.server),
             deadline: Duration::from_millis(config.server.request_timeout_ms.get()),
             clock: Clock,
         }
     }
 
+    /// Answers what hyper has read, whatever happens, and leaves the connection usable or says that it ends.
+    pub(super) async fn serve(&self, request: hyper::Request<Incoming>, peer: SocketAddr) -> Response {
+        let (parts, body) = request.into_parts();
+        let waits =
+            parts.headers.get(EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
+        let accepts_gzip = compress::is_accepted(&parts.headers);
+        let lender = Lender::default();
+        let body = if body.is_end_stream() {
+            Body::empty()
+        } else {
+            http_body_util::combinators::BoxBody::new(lender.lend(body)).into()
+        };
+        let parts = (parts, LocalAddr::default(), RemoteAddr(peer.into()), Scheme::HTTP).into();
+
+        let answer = self.answer(Request::from_parts(parts, body)).await;
+        let mut answer = compress::compress(answer, accepts_gzip).await;
+        if !lender.discard_rest(waits).await {
+            answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        answer
+    }
+
     /// Answers a request, whatever happens.
-    pub(super) async fn answer(&self, mut request: Request) -> Response {
-        let started = Instant::now();
+    async fn answer(&self, mut request: Request) -> Response {
         let method = request.method().clone();
         let request_id = self.request_id(&request);
         let origin = self.cors.allowed_origin(&request);
+        let prefix = self.prefix.of(&request);
         if method == Method::HEAD {
             // hyper knows what was asked and leaves the body away, but not its length.
             request.set_method(Method::GET);
         }
         trim_slash(request.uri_mut());
-        let operation = self.contract.operation(request.method(), request.uri().path());
-        let mut line = Line { method, operation, request_id: &request_id, started, status: None };
+        let path = request.uri().path().to_owned();
+        let operation = self.contract.operation(request.method(), &path);
+        let mut line = LogLine::new(method, &path, operation, &request_id);
 
-        let preflight = origin.as_ref().and_then(|_| Cors::preflight(&request));
-        let mut answer = match preflight {
-            Some(answer) => answer,
-            None => self.run(request, operation, &request_id).await,
+        let preflight = self.cors.preflight(&request, origin.as_ref());
+        let outcome = match preflight {
+            Some(answer) => Ok(answer),
+            None => self.run(request, operation).await,
         };
+        let mut answer = outcome.unwrap_or_else(|fault| {
+            Self::report(&fault, &mut line);
+            fault.answer(&request_id)
+        });
 
+        prefix::add(&prefix, &mut answer).await;
         let headers = answer.headers_mut();
-        headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         let id = HeaderValue::from_str(request_id.as_str()).expect("a request's id is printable");
         headers.insert(request_id::HEADER, id);
-        Cors::expose(origin, headers);
-
+        self.cors.expose(origin, headers);
         line.status = Some(answer.status().as_u16());
-        drop(line);
         answer
     }
 
-    async fn run(&self, request: Request, operation: Option<&Operation>, request_id: &RequestId) -> Response {
+    /// Runs what the request means, within the time that it may take.
+    async fn run(&self, mut request: Request, operation: Option<&Operation>) -> Result<Response, Fault> {
+        if request.version() == Version::HTTP_11 && request.headers().get_all(HOST).iter().count() != 1 {
+            return Err(Fault::MalformedRequest("A request of HTTP/1.1 has one header `Host`.".into()));
+        }
         let path = request.uri().path().to_owned();
+        request.set_data(Violations::default());
         let work = AssertUnwindSafe(self.routes.call(request)).catch_unwind();
         let fault = match time::timeout(self.deadline, work).await {
-            Ok(Ok(Ok(answer))) => return answer,
+            Ok(Ok(Ok(answer))) => return Ok(answer),
             Ok(Ok(Err(error))) => Fault::from_poem_error(error, || self.methods(&path)),
             Ok(Err(_)) => Fault::defect("a panic; its place is in the log line before"),
             Err(_) => Fault::TooSlow,
         };
         let problem = fault.problem_type();
-        let fault = match operation {
+        match operation {
             // What the routes refuse has not reached the operation. (An empty task id at the end of a path is no path of
             // poem's, and in the middle it is one.)
-            _ if matches!(fault, Fault::NoSuchPath | Fault::MethodNotAllowed { .. }) => fault,
+            _ if matches!(fault, Fault::NoSuchPath | Fault::MethodNotAllowed { .. }) => Err(fault),
             Some(operation) if !operation.declares(problem) => {
-                Fault::defect(format!("{} does not declare `{}`", operation.id, problem.slug))
+                Err(Fault::defect(format!("{} does not declare `{}`", operation.id, problem.slug)))
             }
-            _ => fault,
-        };
-        if fault.problem_type().status.is_server_error() {
-            let operation = name(operation);
-            let cause = fault.cause();
+            _ => Err(fault),
+        }
+    }
+
+    /// Tells the operator about a request that failed: in the line of the request, and if it is our failure in one of its
+    /// own, with the cause.
+    fn report(fault: &Fault, line: &mut LogLine<'_>) {
+        let problem = fault.problem_type();
+        line.problem = Some(problem.slug);
+        if let Fault::InvalidToken(reason) = fault {
+            line.reason = Some(reason.to_string());
+        }
+        if problem.status.is_server_error() {
+            let (operation, cause, request_id) = (name(line.operation), fault.cause(), line.request_id);
             tracing::error!(%request_id, operation, cause, "{operation} failed: {cause}");
         }
-        if let Fault::InvalidToken(reason) = &fault {
-            tracing::debug!(%request_id, operation = name(operation), "refused a token: {reason}");
-        }
-        fault.answer(request_id)
     }
 
     /// What is known at `path`. The pages beside the contract can only be read.
@@ -135,34 +181,6 @@ impl Edge {
         let given = request.header(request_id::HEADER).and_then(RequestId::parse);
         given.unwrap_or_else(|| self.clock.new_request_id().into())
     }
-}
-
-/// The line that a request leaves in the log: when it has been answered, or when the caller has hung up before.
-struct Line<'r> {
-    method: Method,
-    operation: Option<&'r Operation>,
-    request_id: &'r RequestId,
-    started: Instant,
-    status: Option<u16>,
-}
-
-impl Drop for Line<'_> {
-    fn drop(&mut self) {
-        let Self { method, request_id, started, .. } = self;
-        let operation = name(self.operation);
-        #[expect(clippy::cast_precision_loss, reason = "a request's microseconds are exact in 53 bits")]
-        let duration_ms = started.elapsed().as_micros() as f64 / 1e3;
-        if let Some(status) = self.status {
-            tracing::info!(operation, status, duration_ms, %request_id, "{method} {operation} {status}");
-        } else {
-            tracing::info!(operation, duration_ms, %request_id, "{method} {operation}: the caller hung up");
-        }
-    }
-}
-
-/// What an operation is called in the log.
-fn name(operation: Option<&Operation>) -> &str {
-    operation.map_or("-", |operation| &operation.id)
 }
 
 /// Removes a slash at the end of the path: both forms are the same operation.
@@ -190,17 +208,19 @@ mod tests {
     }
 
     fn before(routes: Route, deadline: Duration) -> Edge {
+        let (config, contract) = (Config::default(), Contract::new());
         Edge {
             routes: routes.boxed(),
-            contract: Contract::new(),
-            cors: Cors::new(&Config::default().cors),
+            cors: Cors::new(&config.cors, &contract),
+            contract,
+            prefix: Prefix::new(&config.server),
             deadline,
             clock: Clock,
         }
     }
 
     async fn ask(edge: &Edge) -> (StatusCode, Value) {
-        let request = Request::builder().uri_str("/health").header("X-Request-Id", "mine").finish();
+        let request = Request::builder().uri_str("/health").header("Host", "x").header("X-Request-Id", "mine").finish();
         let answer = edge.answer(request).await;
         assert_eq!(answer.header("X-Request-Id"), Some("mine"));
         let status = answer.status();
@@ -238,7 +258,7 @@ mod tests {
         let edge = before(routes, Duration::from_secs(10));
         for (method, expected) in [(Method::PUT, "internal"), (Method::POST, "idempotency-key-reused")] {
             let path = if method == Method::POST { "/api/ann/tasks" } else { path };
-            let request = Request::builder().method(method).uri_str(path).finish();
+            let request = Request::builder().method(method).uri_str(path).header("Host", "x").finish();
             let answer = edge.answer(request).await.into_body().into_json::<Value>().await.unwrap();
             assert_eq!(answer["type"], format!("/problems/{expected}"));
         }

@@ -14,16 +14,17 @@ use hyper_util::{
     rt::{TokioIo, TokioTimer},
     server::graceful::GracefulShutdown,
 };
-use poem::{
-    http::uri::Scheme,
-    web::{LocalAddr, RemoteAddr},
-};
 use tokio::{net::TcpListener, sync::Semaphore, task::JoinSet, time};
 
 use crate::{auth::Verifier, config::Config, store::Store, telemetry::chain};
 
+mod body;
+mod compress;
 mod cors;
 mod edge;
+mod log_line;
+mod prefix;
+mod refusal;
 mod stream;
 
 use edge::Edge;
@@ -108,12 +109,13 @@ impl Server {
             let edge = Arc::clone(&edge);
             let answer = move |request: Request<Incoming>| {
                 let edge = Arc::clone(&edge);
-                let request = (request, LocalAddr::default(), RemoteAddr(peer.into()), Scheme::HTTP).into();
-                async move { Ok::<_, Infallible>(Response::from(edge.answer(request).await)) }
+                async move { Ok::<_, Infallible>(Response::from(edge.serve(request, peer).await)) }
             };
             let connection = http1::Builder::new()
                 .timer(TokioTimer::new())
                 .header_read_timeout(HEAD_TIMEOUT)
+                // Some close their sending side as soon as they have asked, and wait for the answer.
+                .half_close(true)
                 .serve_connection(TokioIo::new(Stream::new(stream)), service_fn(answer));
             let connection = connections.watch(connection);
             tokio::spawn(async move {

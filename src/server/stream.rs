@@ -7,11 +7,14 @@ use std::{
     time::Duration,
 };
 
+use bytes::{Buf, Bytes};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
     time::{Sleep, sleep},
 };
+
+use super::refusal;
 
 /// How long the peer may refuse to take what it asked for. Without this bound it could hold its place among the
 /// connections by asking and not reading.
@@ -34,11 +37,27 @@ pub(super) struct Stream {
     /// Runs while the connection is being closed.
     lingering: Option<Pin<Box<Sleep>>>,
     discarded_bytes: usize,
+    has_begun: bool,
+    /// What is written in the place of something else, as far as it has not been written yet.
+    replacement: Option<Bytes>,
 }
 
 impl Stream {
     pub(super) fn new(inner: TcpStream) -> Self {
-        Self { inner, stalled: None, lingering: None, discarded_bytes: 0 }
+        Self { inner, stalled: None, lingering: None, discarded_bytes: 0, has_begun: false, replacement: None }
+    }
+
+    /// Writes what is to be written in the place of something else.
+    fn poll_replacement(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while let Some(rest) = self.replacement.as_mut().filter(|rest| !rest.is_empty()) {
+            let write = Pin::new(&mut self.inner).poll_write(cx, rest);
+            if let Poll::Ready(Ok(count)) = write {
+                rest.advance(count);
+            }
+            ready!(self.bounded(cx, write))?;
+        }
+        self.replacement = None;
+        Poll::Ready(Ok(()))
     }
 
     /// Fails a write that makes no progress for too long.
@@ -54,12 +73,28 @@ impl Stream {
 
 impl AsyncRead for Stream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, to: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_read(cx, to)
+        let before = to.filled().len();
+        ready!(Pin::new(&mut self.inner).poll_read(cx, to))?;
+        if !self.has_begun && to.filled().len() > before {
+            self.has_begun = true;
+            if refusal::is_http2(&to.filled()[before..]) {
+                // As if nothing had come: the connection is then closed, and says why.
+                to.set_filled(before);
+                self.replacement = Some(refusal::of_http2());
+            }
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
 impl AsyncWrite for Stream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, from: &[u8]) -> Poll<io::Result<usize>> {
+        if self.replacement.is_none() {
+            self.replacement = refusal::of_hyper(from);
+        }
+        if self.replacement.is_some() {
+            return self.poll_replacement(cx).map_ok(|()| from.len());
+        }
         let write = Pin::new(&mut self.inner).poll_write(cx, from);
         self.bounded(cx, write)
     }
@@ -69,6 +104,9 @@ impl AsyncWrite for Stream {
         cx: &mut Context<'_>,
         from: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if let [from] = from {
+            return self.poll_write(cx, from);
+        }
         let write = Pin::new(&mut self.inner).poll_write_vectored(cx, from);
         self.bounded(cx, write)
     }
@@ -82,6 +120,7 @@ impl AsyncWrite for Stream {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_replacement(cx))?;
         let this = &mut *self;
         let end = if let Some(end) = &mut this.lingering {
             end

@@ -1,6 +1,6 @@
 //! The pools of connections.
 
-use std::{fs, path::Path, str::FromStr, sync::Arc, time::Duration};
+use std::{str::FromStr, sync::Arc, time::Duration};
 
 use sea_orm::{DatabaseConnection, DbErr, RuntimeErr, SqlxError};
 use sqlx::{
@@ -11,7 +11,7 @@ use sqlx::{
 
 use tokio::time::timeout;
 
-use super::pooler::PoolerCheck;
+use super::{file::DatabaseFile, pooler::PoolerCheck};
 use crate::config;
 
 /// A connection that has been idle for longer is tried before it is used: the server may have closed it.
@@ -30,6 +30,21 @@ pub(super) struct Pools {
     pub(super) write: DatabaseConnection,
     /// A SQLite file has no pooler in front of it.
     pub(super) pooler: Option<Arc<PoolerCheck>>,
+    /// The file of a SQLite database that is kept in one.
+    pub(super) file: Option<Arc<DatabaseFile>>,
+}
+
+/// Whether the database is a SQLite file that is not there.
+pub(super) fn is_missing(settings: &config::Database) -> Result<bool, DbErr> {
+    if !settings.url.is_sqlite() || is_in_memory(settings) {
+        return Ok(false);
+    }
+    let options = SqliteConnectOptions::from_str(settings.url.expose()).map_err(unusable)?;
+    Ok(!options.get_filename().exists())
+}
+
+fn is_in_memory(settings: &config::Database) -> bool {
+    settings.url.expose().contains(":memory:")
 }
 
 /// Prepares the connections. None is opened yet.
@@ -70,7 +85,7 @@ fn postgres(settings: &config::Database) -> Result<Pools, DbErr> {
         })
         .connect_lazy_with(options);
     let connections = DatabaseConnection::from(pool);
-    Ok(Pools { read: connections.clone(), write: connections, pooler: Some(check) })
+    Ok(Pools { read: connections.clone(), write: connections, pooler: Some(check), file: None })
 }
 
 /// Whether a connection answers, and is in no transaction: that would have begun before the statement that asks. (Not a
@@ -85,16 +100,19 @@ async fn is_sound(connection: &mut PgConnection) -> bool {
 
 fn sqlite(settings: &config::Database) -> Result<Pools, DbErr> {
     let timeout = Duration::from_millis(settings.acquire_timeout_ms.get());
-    let options = SqliteConnectOptions::from_str(settings.url.expose())
+    let mut options = SqliteConnectOptions::from_str(settings.url.expose())
         .map_err(unusable)?
         .disable_statement_logging()
-        .create_if_missing(true)
-        .journal_mode(SqliteJournalMode::Wal)
-        // A reply is a promise: what it says is on the disk.
-        .synchronous(SqliteSynchronous::Full)
         .foreign_keys(true)
         // Only another process can hold the lock: `taskpact migrate`, a backup.
         .busy_timeout(timeout);
+    let in_memory = is_in_memory(settings);
+    let file = if in_memory { None } else { Some(DatabaseFile::open(options.get_filename())) };
+    let file = file.transpose().map_err(|error| unusable(SqlxError::Io(error)))?.map(Arc::new);
+    if !file.as_ref().is_some_and(|file| file.is_read_only()) && !settings.url.expose().contains("mode=ro") {
+        // A reply is a promise: what it says is on the disk.
+        options = options.journal_mode(SqliteJournalMode::Wal).synchronous(SqliteSynchronous::Full);
+    }
     let pool = |connections| {
         SqlitePoolOptions::new()
             .max_connections(connections)
@@ -106,19 +124,16 @@ fn sqlite(settings: &config::Database) -> Result<Pools, DbErr> {
             })
     };
 
-    if settings.url.expose().contains(":memory:") {
+    if in_memory {
         // Such a database lives as long as its one connection.
         let pool = pool(1).idle_timeout(None).max_lifetime(None).connect_lazy_with(options);
         let connection = DatabaseConnection::from(pool);
-        return Ok(Pools { read: connection.clone(), write: connection, pooler: None });
-    }
-    if let Some(folder) = options.get_filename().parent().filter(|folder| *folder != Path::new("")) {
-        fs::create_dir_all(folder).map_err(|error| unusable(SqlxError::Io(error)))?;
+        return Ok(Pools { read: connection.clone(), write: connection, pooler: None, file: None });
     }
     // One writer: SQLite knows no more, and a queue of our own is fair, where its locks are won by luck.
     let write = pool(1).connect_lazy_with(options.clone());
     let read = pool(settings.max_connections.get()).connect_lazy_with(options);
-    Ok(Pools { read: read.into(), write: write.into(), pooler: None })
+    Ok(Pools { read: read.into(), write: write.into(), pooler: None, file })
 }
 
 pub(super) fn unusable(error: SqlxError) -> DbErr {

@@ -10,30 +10,27 @@
 
 use std::time::Duration;
 
-use migration::Migrator;
 use sea_orm::{
     AccessMode, ConnectionTrait, DatabaseTransaction, DbBackend, DbErr, RuntimeErr, SqliteTransactionMode, SqlxError,
-    TransactionOptions, TransactionTrait,
+    Statement, TransactionOptions, TransactionTrait,
 };
-use sea_orm_migration::{MigrationStatus, MigratorTrait};
 
 use crate::{auth::Owner, clock::Clock, config, problem::Fault};
 
 mod connections;
+mod file;
 mod idempotency;
+mod migrations;
 mod pooler;
 pub mod rows;
 mod tasks;
 
 pub use idempotency::{IdempotentRequest, Outcome};
+pub use migrations::{Loss, Step};
 pub use tasks::{Page, Tasks};
 
 use connections::Pools;
 use rows::Rows;
-
-/// Taken while the schema is changed, so that of several processes that start at once one does it. Any number will do
-/// that no other program uses on the same database: this is "taskpact" in ASCII.
-const MIGRATION_LOCK: i64 = 0x7461_736b_7061_6374;
 
 /// After this time, asking for readiness tries again whether a pooler keeps prepared statements apart.
 const READY_POOLER_CHECK_AGE: Duration = Duration::from_mins(1);
@@ -45,22 +42,22 @@ pub struct Store {
     clock: Clock,
 }
 
-/// One step of the schema's history.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Step {
-    /// Its name.
-    pub name: String,
-    /// Whether the database has it.
-    pub applied: bool,
-}
-
 impl Store {
-    /// Prepares the connections to the database that `settings` name. None is opened yet.
+    /// Prepares the connections to the database that `settings` name. None is opened yet, but a SQLite file is made if it
+    /// is missing.
     ///
     /// # Errors
-    /// The address is not one that the driver understands, or the folder of a SQLite file can't be made.
+    /// The address is not one that the driver understands, or a SQLite file can't be opened or made.
     pub fn new(settings: &config::Database) -> Result<Self, DbErr> {
         Ok(Self { pools: connections::open_pools(settings)?, clock: Clock })
+    }
+
+    /// As [`new`](Self::new), but makes nothing: there is none if the SQLite file is missing.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn existing(settings: &config::Database) -> Result<Option<Self>, DbErr> {
+        if connections::is_missing(settings)? { Ok(None) } else { Self::new(settings).map(Some) }
     }
 
     /// `owner`'s tasks.
@@ -69,13 +66,39 @@ impl Store {
         Tasks { store: self, rows: Rows::of(owner) }
     }
 
-    /// Asks the database whether it can serve: it answers, has the tables, and keeps prepared statements apart.
+    /// Asks the database whether it can serve, writes included.
     ///
     /// # Errors
-    /// What it answered instead, or that it did not.
-    pub async fn ready(&self) -> Result<(), DbErr> {
+    /// [`Fault::NotReady`] with the reason.
+    pub async fn ready(&self) -> Result<(), Fault> {
+        self.is_kept()?;
+        self.probe().await.map_err(|cause| {
+            let reason = reason(&cause);
+            Fault::NotReady { reason, cause: Some(cause) }
+        })?;
+        Ok(())
+    }
+
+    async fn probe(&self) -> Result<(), DbErr> {
         self.check_pooler(READY_POOLER_CHECK_AGE).await?;
-        rows::unowned::probe().one(&self.pools.read).await.map(drop)
+        rows::unowned::probe().one(&self.pools.read).await?;
+        if self.backend() == DbBackend::Sqlite {
+            // Nothing less than a write tells whether the file can be written and the disk has room.
+            let write = "update seaql_migrations set applied_at = applied_at";
+            return self.pools.write.execute_unprepared(write).await.map(drop);
+        }
+        let ask = "select pg_is_in_recovery() or current_setting('transaction_read_only')::boolean";
+        let row = self.pools.read.query_one_raw(Statement::from_string(DbBackend::Postgres, ask)).await?;
+        match row.map(|row| row.try_get_by_index(0)).transpose()? {
+            Some(false) => Ok(()),
+            _ => Err(DbErr::Custom(READS_ONLY.to_owned())),
+        }
+    }
+
+    /// Whether another server has the same SQLite file open, as far as can be told. This one has it from now on.
+    #[must_use]
+    pub fn shares_its_file(&self) -> bool {
+        self.pools.file.as_ref().is_some_and(|file| !file.is_ours_alone())
     }
 
     /// Tries to reach the database. The pool would only say that it took too long; this says why.
@@ -99,44 +122,6 @@ impl Store {
         is_transient(error)
     }
 
-    /// Brings the schema up to date. Of several processes that try at once one does it and the others wait.
-    ///
-    /// # Errors
-    /// A step failed, and then none of them has been made; or the database has a step that this program doesn't know.
-    pub async fn migrate_up(&self) -> Result<Vec<String>, DbErr> {
-        let change = self.begin_schema_change().await?;
-        let pending: Vec<String> = Migrator::get_pending_migrations(&change).await?.iter().map(name).collect();
-        Migrator::up(&change, None).await?;
-        change.commit().await?;
-        Ok(pending)
-    }
-
-    /// Takes back the last `count` steps, with the data that they hold.
-    ///
-    /// # Errors
-    /// A step failed, and then none of them has been taken back; or the database has a step that this program doesn't
-    /// know.
-    pub async fn migrate_down(&self, count: u32) -> Result<Vec<String>, DbErr> {
-        let change = self.begin_schema_change().await?;
-        let applied = Migrator::get_applied_migrations(&change).await?;
-        let affected = applied.iter().rev().take(count as usize).map(name).collect();
-        Migrator::down(&change, Some(count)).await?;
-        change.commit().await?;
-        Ok(affected)
-    }
-
-    /// The schema's history, oldest first. It changes nothing.
-    ///
-    /// # Errors
-    /// The database did not answer, or has a step that this program doesn't know.
-    pub async fn migration_status(&self) -> Result<Vec<Step>, DbErr> {
-        let steps = Migrator::get_migration_with_status_read_only(&self.pools.read).await?;
-        Ok(steps
-            .iter()
-            .map(|step| Step { name: name(step), applied: step.status() == MigrationStatus::Applied })
-            .collect())
-    }
-
     /// Closes the connections, after what is under way on them, which may take long.
     pub async fn close(self) {
         // The only possible error is that they are closed.
@@ -155,45 +140,80 @@ impl Store {
         self.pools.write.begin_with_options(options).await
     }
 
-    async fn begin_schema_change(&self) -> Result<DatabaseTransaction, DbErr> {
-        let transaction = self.begin().await?;
-        if transaction.get_database_backend() == DbBackend::Postgres {
-            // It is let go at the end of the transaction, which suits a transaction pooler too.
-            transaction.execute_unprepared(&format!("select pg_advisory_xact_lock({MIGRATION_LOCK})")).await?;
-        }
-        Ok(transaction)
+    fn backend(&self) -> DbBackend {
+        self.pools.read.get_database_backend()
     }
-}
 
-fn name(step: &sea_orm_migration::Migration) -> String {
-    step.name().to_owned()
+    /// Makes sure that what has just been written can be found again.
+    fn is_kept(&self) -> Result<(), Fault> {
+        match &self.pools.file {
+            Some(file) if !file.is_in_place() => Err(Fault::NotReady { reason: GONE, cause: None }),
+            _ => Ok(()),
+        }
+    }
 }
 
 impl From<DbErr> for Fault {
     fn from(error: DbErr) -> Self {
-        if is_transient(&error) { Self::Unavailable(error) } else { Self::Database(error) }
+        if is_transient(&error) || is_read_only(&error) { Self::Unavailable(error) } else { Self::Database(error) }
     }
 }
 
-fn is_transient(error: &DbErr) -> bool {
-    let (DbErr::Conn(RuntimeErr::SqlxError(cause))
-    | DbErr::Exec(RuntimeErr::SqlxError(cause))
-    | DbErr::Query(RuntimeErr::SqlxError(cause))) = error
-    else {
-        return matches!(error, DbErr::ConnectionAcquire(_));
-    };
-    match &**cause {
-        SqlxError::Io(_) | SqlxError::PoolTimedOut | SqlxError::PoolClosed | SqlxError::WorkerCrashed => true,
+const READS_ONLY: &str = "the database only takes reads";
+const GONE: &str = "the database's file was deleted or replaced; restart the server";
+
+/// Why the database can't serve, in words that may be shown to everybody.
+fn reason(error: &DbErr) -> &'static str {
+    let missing_table = |code: &str| code == "42P01" || error.to_string().contains("no such table");
+    let (number, code) = code(error).unwrap_or_default();
+    match (number, code.as_str()) {
+        _ if is_read_only(error) || matches!(error, DbErr::Custom(text) if text == READS_ONLY) => READS_ONLY,
+        (Some(13), _) | (_, "53100") => "the database's disk is full",
+        (Some(10), _) => "the database's disk fails",
+        (Some(14), _) => "the database's file can't be opened",
+        (_, code) if missing_table(code) => "the database has not been migrated: run `taskpact migrate up`",
+        _ if pooler::is_mixed_up(error) => "the connection pooler mixes up prepared statements",
+        _ => "the database does not answer",
+    }
+}
+
+/// What the database answered: SQLite's primary code, or PostgreSQL's SQLSTATE.
+fn code(error: &DbErr) -> Option<(Option<u32>, String)> {
+    match sqlx_error(error)? {
         SqlxError::Database(answer) => {
-            let code = answer.code().unwrap_or_default();
-            match code.parse::<u32>() {
-                // SQLite's primary codes: busy, locked, input or output failed, full.
-                Ok(number) if code.len() < 5 => matches!(number & 0xff, 5 | 6 | 10 | 13),
-                // PostgreSQL's classes: connection, resources, and an operator's intervention; a transaction that
-                // lost against another; a server that only reads, as a standby does.
-                _ => ["08", "53", "57", "40"].iter().any(|class| code.starts_with(class)) || code == "25006",
-            }
+            let code = answer.code().unwrap_or_default().into_owned();
+            let number = code.parse::<u32>().ok().filter(|_| code.len() < 5).map(|number| number & 0xff);
+            Some((number, code))
         }
-        _ => false,
+        _ => None,
+    }
+}
+
+fn sqlx_error(error: &DbErr) -> Option<&SqlxError> {
+    match error {
+        DbErr::Conn(RuntimeErr::SqlxError(cause))
+        | DbErr::Exec(RuntimeErr::SqlxError(cause))
+        | DbErr::Query(RuntimeErr::SqlxError(cause)) => Some(cause),
+        _ => None,
+    }
+}
+
+/// Whether the database takes no writes, which trying again won't change.
+fn is_read_only(error: &DbErr) -> bool {
+    code(error).is_some_and(|(number, code)| number == Some(8) || code == "25006")
+}
+
+fn is_transient(error: &DbErr) -> bool {
+    match sqlx_error(error) {
+        None => matches!(error, DbErr::ConnectionAcquire(_)),
+        Some(SqlxError::Io(_) | SqlxError::PoolTimedOut | SqlxError::PoolClosed | SqlxError::WorkerCrashed) => true,
+        Some(SqlxError::Database(_)) => match code(error).unwrap_or_default() {
+            // SQLite: busy, locked, input or output failed, full, no descriptor left to open the file with.
+            (Some(number), _) => matches!(number, 5 | 6 | 10 | 13 | 14),
+            // PostgreSQL's classes: connection, resources, an operator's intervention; a transaction that lost against
+            // another, or against a lock.
+            (None, code) => ["08", "53", "57", "40"].iter().any(|class| code.starts_with(class)) || code == "55P03",
+        },
+        Some(_) => false,
     }
 }

@@ -124,6 +124,11 @@ fn is_of_another_statement(answer: &PgDatabaseError) -> bool {
     ["26000", "42P05"].contains(&answer.code()) || answer.routine() == Some("exec_bind_message")
 }
 
+/// Whether this is what `error` says.
+pub(super) fn is_mixed_up(error: &sea_orm::DbErr) -> bool {
+    matches!(super::sqlx_error(error), Some(sqlx::Error::Configuration(cause)) if cause.is::<MixedUp>())
+}
+
 fn mixed_up() -> sqlx::Error {
     sqlx::Error::Configuration(Box::new(MixedUp))
 }

@@ -84,7 +84,7 @@ impl Tasks<'_> {
             None => self.insert(&self.store.pools.write, row.clone()).await.map(Outcome::first),
             Some(once) => self.once(once, async |transaction| self.insert(transaction, row.clone()).await).await,
         };
-        match attempt().await {
+        self.kept(match attempt().await {
             // The owner's first task. To ask beforehand would cost every later one a statement.
             Err(Fault::Database(error)) if is_unknown_user(&error) => {
                 self.register().await?;
@@ -95,7 +95,14 @@ impl Tasks<'_> {
                 })
             }
             outcome => outcome,
-        }
+        })
+    }
+
+    /// A change, if it can be found again.
+    fn kept<T>(&self, change: Result<T, Fault>) -> Result<T, Fault> {
+        let change = change?;
+        self.store.is_kept()?;
+        Ok(change)
     }
 
     /// Sees to it that the owner has a row of its own, which its tasks refer to.
@@ -144,7 +151,7 @@ impl Tasks<'_> {
         if let Some(completed) = completed {
             change = change.col_expr(TaskColumn::CompletedAt, completed_at(completed, now));
         }
-        self.change(&self.store.pools.write, id, change, &expected).await
+        self.kept(self.change(&self.store.pools.write, id, change, &expected).await)
     }
 
     /// Flips whether the task is completed, or makes it so as `completion` says, once if that is wanted. If it is so
@@ -183,13 +190,15 @@ impl Tasks<'_> {
             }
         };
         let Some(once) = once else {
-            return self.change(&self.store.pools.write, id, change, &expected).await.map(Outcome::first);
+            return self.kept(self.change(&self.store.pools.write, id, change, &expected).await.map(Outcome::first));
         };
-        match self.once(&once, async |transaction| self.change(transaction, id, change, &expected).await).await {
-            // Who has never had a task has no keys either.
-            Err(Fault::Database(error)) if is_unknown_user(&error) => Err(Fault::NoSuchTask),
-            outcome => outcome,
-        }
+        self.kept(
+            match self.once(&once, async |transaction| self.change(transaction, id, change, &expected).await).await {
+                // Who has never had a task has no keys either.
+                Err(Fault::Database(error)) if is_unknown_user(&error) => Err(Fault::NoSuchTask),
+                outcome => outcome,
+            },
+        )
     }
 
     /// Deletes one task for good.
@@ -202,7 +211,7 @@ impl Tasks<'_> {
         let statement = if_version(self.rows.delete_task(id), &expected);
         match statement.exec(&self.store.pools.write).await?.rows_affected {
             0 => Err(self.diagnose(&self.store.pools.write, id).await?),
-            _ => Ok(()),
+            _ => self.kept(Ok(())),
         }
     }
 
@@ -225,7 +234,7 @@ impl Tasks<'_> {
     /// It asks where the statement ran, which has seen every write; and it may still find a version that was made after.
     async fn diagnose(&self, on: &impl ConnectionTrait, id: TaskId) -> Result<Fault, DbErr> {
         let row = self.rows.select_task(id).one(on).await?;
-        Ok(row.map_or(Fault::NoSuchTask, |row| Fault::VersionMismatch { current: row.version }))
+        Ok(row.map_or(Fault::NoSuchTask, |row| Fault::VersionMismatch { current: Box::new(row.into()) }))
     }
 }
 

@@ -92,9 +92,11 @@ impl Client {
     async fn insist(&self, call: Call) -> (Reply, usize) {
         let mut lost = 0;
         loop {
-            // About as long as an answer takes, so that the connection breaks at every stage.
-            let timeout_after = Duration::from_micros(fastrand::u64(..30_000) << lost.min(8));
-            let reply = call.clone().send_within(timeout_after).await;
+            // About as long as an answer takes, so that the connection breaks at every stage. (A request whose caller hangs
+            // up may be served all the same: so the first attempt has to be answered, too, now and then.)
+            let shift = lost.max(fastrand::usize(..7)).min(8);
+            let limit = Duration::from_micros(fastrand::u64(..30_000) << shift);
+            let reply = call.clone().send_within(limit).await;
             match reply {
                 // Also an answer that came may be lost on the way.
                 Some(reply) if reply.status != 503 && reply.status != 409 && (fastrand::u8(..10) > 0) => {

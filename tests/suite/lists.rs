@@ -141,9 +141,9 @@ async fn a_bad_parameter_is_named() {
     let ann = app.new_user();
     fill(&ann, 2).await;
 
-    let limit = "The query parameter `limit` must be a whole number from 1 to 1000.";
-    let status = "The query parameter `status` must be `all`, `pending` or `completed`.";
-    let cursor = "The query parameter `cursor` must be the `Next-Cursor` of an earlier answer.";
+    let limit = "the query parameter `limit` must be a whole number from 1 to 1000.";
+    let status = "the query parameter `status` must be `all`, `pending` or `completed`.";
+    let cursor = "the query parameter `cursor` must be the `id` of a task, or an earlier `Next-Cursor`.";
     let cases = [
         ("limit=0", limit),
         ("limit=1001", limit),
@@ -160,14 +160,24 @@ async fn a_bad_parameter_is_named() {
         ("cursor=", cursor),
         ("cursor=broken", cursor),
         ("cursor=%00", cursor),
-        ("cursor=019A7E3C91D47B528F4E2A6C0D1B3E57", cursor),
-        ("cursor=019a7e3c-91d4-7b52-8f4e-2a6c0d1b3e57", cursor),
-        ("limit=1&limit=2", "The query parameter `limit` is given more than once."),
-        ("status=all&limit=1&status=all", "The query parameter `status` is given more than once."),
+        ("cursor=019a7e3c91d47b528f4e2a6c0d1b3e57", cursor),
+        ("limit=1&limit=2", "the query parameter `limit` must be given once only."),
+        ("status=all&limit=1&status=all", "the query parameter `status` must be given once only."),
     ];
     for (query, detail) in cases {
         let reply = ann.list(&format!("?{query}")).await;
-        assert_eq!(reply.is_problem(400, "invalid-parameter").detail(), detail, "{query}");
+        let expected = format!("The request breaks the contract: {detail}");
+        assert_eq!(reply.is_problem(422, "invalid-request").detail(), expected, "{query}");
+    }
+    for (limit, code, bound) in [
+        ("0", "minimum", json!(1)),
+        ("-7", "minimum", json!(1)),
+        ("1001", "maximum", json!(1000)),
+        ("x", "type", json!(null)),
+    ] {
+        let reply = ann.list(&format!("?limit={limit}")).await;
+        reply.is_invalid(&[("limit", code)]);
+        assert_eq!(reply.json()["errors"][0]["limit"], bound);
     }
     assert_eq!(ann.titles("?unknown=1&unknown=2").await, ["2", "1"], "unknown parameters are ignored");
 }

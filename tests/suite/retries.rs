@@ -178,13 +178,11 @@ async fn a_malformed_key_is_refused_and_nothing_is_made() {
     let (long, quoted) = ("x".repeat(256), format!("\"{}\"", "x".repeat(256)));
     for key in ["", "\"\"", "\"", "\"a", "a b", "a,b", "\"a\";b", "ä", &long, &quoted] {
         let reply = create(&ann, "t").key(key).send().await;
-        assert!(
-            reply.is_problem(400, "invalid-parameter").detail().starts_with("The header `Idempotency-Key` must be "),
-            "{key}"
-        );
+        reply.is_invalid(&[("Idempotency-Key", "pattern")]);
+        assert!(reply.detail().contains(": the header `Idempotency-Key` must be "), "{key}");
     }
-    create(&ann, "t").key("a").key("b").send().await.is(400);
-    create(&ann, "t").key("\"a\"").key("\"b\"").send().await.is(400);
+    create(&ann, "t").key("a").key("b").send().await.is(422);
+    create(&ann, "t").key("\"a\"").key("\"b\"").send().await.is(422);
     assert_eq!(ann.list("").await.json(), json!([]));
 
     for key in [&"x".repeat(255), &format!("\"{}\"", "x".repeat(255))] {
@@ -238,7 +236,7 @@ async fn a_list_that_the_caller_has_is_not_sent_again() {
     let mut changed = async |what: &str| {
         let tag = ann.list("").await.header("etag").unwrap().to_owned();
         assert!(!seen.contains(&tag), "{what} did not change the tag");
-        for tags in [&tag, &format!("W/{tag}"), &format!("\"x\", {tag}"), "*"] {
+        for tags in [&tag, tag.trim_start_matches("W/"), &format!("\"x\", {tag}"), "*"] {
             let reply = list("", tags).await;
             assert_eq!((reply.is(304).bytes.len(), reply.header("etag")), (0, Some(&*tag)));
         }
@@ -262,7 +260,7 @@ async fn a_list_that_the_caller_has_is_not_sent_again() {
     let newest = seen.last().unwrap();
     list("", newest).await.is(304);
 
-    list("", "3").await.is_problem(400, "invalid-parameter");
+    list("", "3").await.is_invalid(&[("If-None-Match", "pattern")]);
     ann.call(Method::HEAD, ann.tasks()).header("If-None-Match", newest.clone()).send().await.is(304);
 
     // The last page says so, which the same tasks on a page before the last do not.

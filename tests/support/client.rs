@@ -146,7 +146,7 @@ impl Call {
         };
         // Not in a task of its own: whoever gives the request up closes the connection.
         let ((parts, bytes), _) = join(exchange, connection).await;
-        contract::hold(&method, &path, parts.status, &parts.headers, &bytes);
+        contract::assert_conforms(&method, &path, parts.status, &parts.headers, &bytes);
         Reply { status: parts.status, headers: parts.headers, bytes }
     }
 
@@ -170,16 +170,17 @@ impl Reply {
         self
     }
 
-    /// Panics unless the body was refused with just these violations, each a pointer and a code.
+    /// Panics unless the request was refused with just these violations, each a pointer or a name, and a code.
     pub fn is_invalid(&self, violations: &[(&str, &str)]) -> &Self {
-        self.is_problem(422, "invalid-body");
+        self.is_problem(422, "invalid-request");
         let body = self.json();
-        let found: Vec<_> = body["errors"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(|e| (e["pointer"].as_str().unwrap(), e["code"].as_str().unwrap()))
-            .collect();
+        let place = |e: &Value| match e["in"].as_str().unwrap() {
+            "body" => e["pointer"].clone(),
+            _ => e["name"].clone(),
+        };
+        let errors = body["errors"].as_array().unwrap().iter();
+        let found: Vec<_> = errors.map(|e| (place(e), e["code"].as_str().unwrap().to_owned())).collect();
+        let found: Vec<_> = found.iter().map(|(place, code)| (place.as_str().unwrap(), code.as_str())).collect();
         assert_eq!(found, violations, "{body:#}");
         self
     }

@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{SECRET, User, postgres::free_port, token};
+use super::{SECRET, User, token};
 
 /// How long to wait for what should happen soon.
 const TIMEOUT: Duration = Duration::from_secs(40);
@@ -51,7 +51,8 @@ pub fn printed(directory: &Path, arguments: &[&str], environment: &[(&str, &str)
 
 /// Runs the program to its end, which must have this status, and gives back what it complained.
 pub fn complaint(directory: &Path, arguments: &[&str], environment: &[(&str, &str)], status: i32) -> String {
-    let output = run(directory, arguments, environment);
+    // On a port that is free, unless it is about the port.
+    let output = run(directory, arguments, &[&[("PORT", "0")], environment].concat());
     let (out, err) = (text(&output.stdout), text(&output.stderr));
     assert_eq!(output.status.code(), Some(status), "{arguments:?}: {out}{err}");
     assert!(!err.contains("panicked") && !err.contains("RUST_BACKTRACE"), "{err}");
@@ -65,13 +66,14 @@ pub fn text(bytes: &[u8]) -> String {
 /// A server in a process of its own. It is killed at the end, if it still runs.
 pub struct Server {
     child: Child,
+    /// Known once it listens.
     pub address: SocketAddr,
     out: File,
     err: File,
 }
 
 impl Server {
-    /// Starts the program, without waiting for it. Its port is a free one.
+    /// Starts the program, without waiting for it.
     pub fn launch(directory: &Path, environment: &[(&str, &str)]) -> Self {
         Self::launch_command(&mut program(directory, &[], environment))
     }
@@ -84,16 +86,16 @@ impl Server {
     }
 
     fn launch_command(command: &mut Command) -> Self {
-        let port = free_port();
         let (out, err) = (tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
         let child = command
-            .env("PORT", port.to_string())
+            // The system picks a free one, and it says which.
+            .env("PORT", "0")
             .stdin(Stdio::null())
             .stdout(Stdio::from(out.try_clone().unwrap()))
             .stderr(Stdio::from(err.try_clone().unwrap()))
             .spawn()
             .unwrap();
-        Self { child, address: ([127, 0, 0, 1], port).into(), out, err }
+        Self { child, address: ([127, 0, 0, 1], 0).into(), out, err }
     }
 
     /// Starts the program, and waits until it listens.
@@ -110,6 +112,9 @@ impl Server {
             assert!(ended.is_none() && started.elapsed() < TIMEOUT, "{ended:?}: {}", self.complained());
             sleep(Duration::from_millis(10));
         }
+        let said = self.printed() + &self.complained();
+        let address = said.split("http://").nth(1).unwrap().split(['/', '"']).next().unwrap();
+        self.address = address.parse().unwrap_or_else(|_| panic!("{address} is no address: {said}"));
     }
 
     /// Somebody who calls this server, if its secret is that of the tests.
