@@ -14,8 +14,8 @@ test:
 spec:
     cargo run -q -- spec > api-spec.yaml
 
-# Check the contract and the server with other people's tools; needs Node.js, Python and Chromium
-contract: lint-contract clients conformance browser released try-readme
+# Check the contract and the server with other people's tools; needs Node.js, Python, Chromium and HAProxy
+contract: lint-contract clients conformance pools browser released try-readme
 
 # Lint the contract: Redocly, Spectral, OWASP
 lint-contract:
@@ -28,6 +28,10 @@ clients:
 # Let Schemathesis try the server, on SQLite and on PostgreSQL
 conformance:
     tests/contract/run conformance
+
+# Refuse requests of clients that keep their connections, and see that the next request on each is served
+pools:
+    tests/contract/run pools
 
 # Look at the docs page and at CORS in Chromium; screenshots go to tests/browser/screenshots
 browser:

@@ -51,7 +51,10 @@ pub(super) fn of_hyper(bytes: &[u8]) -> Option<Bytes> {
         text += &format!("{name}: {}\r\n", value.to_str().unwrap_or_default());
     }
     text += &format!("x-request-id: {request_id}\r\nconnection: close\r\ncontent-length: {}\r\n", body.len());
-    let date = head.lines().find(|line| line.starts_with("date:")).unwrap_or("x-content-type-options: nosniff");
-    text += &format!("{date}\r\n\r\n");
+    text += "x-content-type-options: nosniff\r\n";
+    for date in head.lines().filter(|line| line.starts_with("date:")) {
+        text += &format!("{date}\r\n");
+    }
+    text += "\r\n";
     Some([text.into_bytes(), body].concat().into())
 }

@@ -65,7 +65,7 @@ async function docsPage(browser) {
   mkdirSync(screenshots, { recursive: true });
   await page.screenshot({ path: join(screenshots, "listed.png") });
   const refused = await tryOut(page, "createTask", JSON.stringify({ title: "" }));
-  must(refused.status === "422" && refused.body.includes("/problems/invalid-body"), `refused: ${JSON.stringify(refused)}`);
+  must(refused.status === "422" && refused.body.includes("/problems/invalid-request"), `refused: ${JSON.stringify(refused)}`);
   await page.screenshot({ path: join(screenshots, "refused.png") });
 
   const elsewhere = requested.filter((url) => /^(https?|wss?):/.test(url) && new URL(url).origin !== server.url);
@@ -110,9 +110,9 @@ async function otherOrigins(browser) {
     listed: [200, true, true, true],
     unchanged: [304],
     updated: [200, '"2"'],
-    late: [412, "/problems/version-mismatch", '"2"'],
+    late: [412, "/problems/version-mismatch", '"2"', "Twice a week"],
     toggled: [200, '"3"'],
-    invalid: [422, "/problems/invalid-body"],
+    invalid: [422, "/problems/invalid-request"],
     anonymous: [401, "/problems/unauthorized", true],
     forbidden: [403, "/problems/forbidden"],
     nowhere: [404, "/problems/no-such-path"],
@@ -153,12 +153,14 @@ async function useTheApi({ url, token }) {
 
   await send(tasks, json("POST", { title: "Feed the cat" }));
   const listed = await send(`${tasks}?limit=1`);
-  met.listed = [listed.status, listed.headers.has("Next-Cursor"), listed.headers.has("Link"), listed.headers.get("X-Request-Id") === "from-the-page"];
+  const [{ id }] = await listed.json();
+  met.listed = [listed.status, listed.headers.get("Next-Cursor") === id, listed.headers.has("Link"), listed.headers.get("X-Request-Id") === "from-the-page"];
   met.unchanged = [(await send(task, { headers: { "If-None-Match": '"1"' }, cache: "no-store" })).status];
   const updated = await send(task, json("PUT", { description: "Twice a week" }, { "If-Match": '"1"' }));
   met.updated = [updated.status, updated.headers.get("ETag")];
   const late = await send(task, json("PUT", { description: "On Sundays" }, { "If-Match": '"1"' }));
-  met.late = [late.status, await type(late), late.headers.get("ETag")];
+  const refusal = await late.json();
+  met.late = [late.status, refusal.type, late.headers.get("ETag"), refusal.current.description];
   const toggled = await send(`${task}/complete`, { method: "PATCH" });
   met.toggled = [toggled.status, toggled.headers.get("ETag")];
 

@@ -1,28 +1,14 @@
 // Schemathesis against the running server, on both databases: as the owner, with the longest bodies, without a token, and
 // as another user. Whether the requests were really sent, and how they were answered, the server's own log tells.
 
-import { createHash } from "node:crypto";
-import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { homedir } from "node:os";
+import { writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { contract, folder, here, must, operations, postgres, run, serve, succeed } from "./surroundings.mjs";
+import { contract, folder, here, must, operations, postgres, python, run, serve } from "./surroundings.mjs";
 
 const conformance = join(here, "conformance");
 
-/** Schemathesis, in an environment outside the repository that is made once for each list of requirements. */
-export function schemathesis() {
-  const requirements = join(conformance, "requirements.txt");
-  const name = createHash("sha256").update(readFileSync(requirements)).digest("hex").slice(0, 16);
-  const venv = join(process.env.XDG_CACHE_HOME || join(homedir(), ".cache"), "taskpact", `schemathesis-${name}`);
-  if (!existsSync(join(venv, "complete"))) {
-    rmSync(venv, { recursive: true, force: true });
-    mkdirSync(venv, { recursive: true });
-    succeed("python3", ["-m", "venv", venv]);
-    succeed(join(venv, "bin/pip"), ["install", "--quiet", "--disable-pip-version-check", "--require-hashes", "--requirement", requirements]);
-    writeFileSync(join(venv, "complete"), "");
-  }
-  return join(venv, "bin/schemathesis");
-}
+/** Schemathesis, as this project uses it. */
+export const schemathesis = () => join(python("schemathesis", join(conformance, "requirements.txt")), "bin/schemathesis");
 
 /** How often each operation was answered with each status. */
 function answers(requests) {

@@ -18,25 +18,36 @@ const redocly = (file) => {
     .map((found) => ({ rule: found.ruleId, text: `${found.location.map((at) => at.pointer).join(" ")}: ${found.message}` }));
 };
 
+/** What replaced by what is found by which rule. */
+const TWICE = ["operationId: getTask", "operationId: listTasks", "operation-operationId-unique"];
 const LINTERS = [
-  { name: "Redocly, recommended-strict", lint: redocly, spoil: ["operationId: getTask", "operationId: listTasks"], finds: "operation-operationId-unique" },
-  { name: "Spectral, spectral:oas", lint: spectral("lint/spectral.yaml"), spoil: ["operationId: getTask", "operationId: listTasks"], finds: "operation-operationId-unique" },
-  { name: "Spectral, OWASP", lint: spectral("lint/owasp.yaml"), spoil: ["maxLength: 200", "minLength: 1"], finds: "owasp:api4:2023-string-limit" },
+  { name: "Redocly, recommended-strict", lint: redocly, spoils: [TWICE] },
+  { name: "Spectral, spectral:oas", lint: spectral("lint/spectral.yaml"), spoils: [TWICE] },
+  {
+    name: "Spectral, OWASP",
+    lint: spectral("lint/owasp.mjs"),
+    spoils: [
+      ["maxLength: 200", "minLength: 1", "owasp:api4:2023-string-limit"],
+      ["name: limit", "name: access_token", "owasp:api2:2023-no-credentials-in-url"],
+    ],
+  },
 ];
 
 export async function lint() {
   operations();
   const text = readFileSync(contract, "utf8");
   const faults = [];
-  for (const { name, lint, spoil: [part, replacement], finds } of LINTERS) {
+  for (const { name, lint, spoils } of LINTERS) {
     const found = lint(contract);
     console.log(`${name}: ${found.length} complaints`);
     faults.push(...found.map(({ rule, text }) => `${name}: ${rule}: ${text}`));
 
-    must(text.includes(part), `there is no ${part} to spoil`);
-    const spoilt = join(folder(), "spoilt.yaml");
-    writeFileSync(spoilt, text.replace(part, replacement));
-    must(lint(spoilt).some(({ rule }) => rule === finds), `${name} does not find ${finds} where it is`);
+    for (const [part, replacement, finds] of spoils) {
+      must(text.includes(part), `there is no ${part} to spoil`);
+      const spoilt = join(folder(), "spoilt.yaml");
+      writeFileSync(spoilt, text.replace(part, replacement));
+      must(lint(spoilt).some(({ rule }) => rule === finds), `${name} does not find ${finds} where it is`);
+    }
   }
   must(faults.length === 0, faults.join("\n"));
 }

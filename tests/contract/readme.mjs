@@ -30,6 +30,17 @@ function installed(commands) {
   }
 }
 
+/** The JSON object that a text begins with, whatever comes after it. */
+function object(text) {
+  for (const { index } of text.matchAll(/\}/g)) {
+    try {
+      return JSON.parse(text.slice(0, index + 1));
+    } catch {
+      // This was the end of an object inside it.
+    }
+  }
+}
+
 export async function readme() {
   const project = folder();
   copyFileSync(contract, join(project, "api-spec.yaml"));
@@ -67,8 +78,8 @@ export async function readme() {
   must(done.status === 0, `the README's commands failed:\n${said}`);
   const isMocked = await fetch(`http://127.0.0.1:${port}/`).then(() => true, () => false);
   must(!isMocked, "the mock that the README starts still runs");
-  const answer = /^\{"type".*?\}/m.exec(said)?.[0];
-  must(answer && JSON.parse(answer).status === 412 && JSON.parse(answer).type === "/problems/version-mismatch", `the mock's 412 is ${answer}`);
+  const answer = object(said.slice(said.search(/^\{"type"/m)));
+  must(answer?.status === 412 && answer.type === "/problems/version-mismatch" && answer.current?.version, `the mock's 412 is not in:\n${said}`);
   const answered = server.requests().filter(({ status }) => status >= 200 && status < 300).map(({ operation }) => operation);
   for (const { operationId } of operations()) must(answered.includes(operationId), `Schemathesis did not get through to ${operationId}`);
   await server.stop();

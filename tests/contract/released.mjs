@@ -23,20 +23,40 @@ const BREAKING_TOO = new Set([
   "api-operation-id-removed",
   // A client that has a case for it does not compile any more.
   "response-non-success-status-removed",
+  "response-body-one-of-removed",
 ]);
-const ADDITION = new Set([
-  // The contract says that there may be new kinds of problems.
-  "response-property-enum-value-added",
-]);
+/** The contract says that there may be new kinds of problems. */
+const isAddition = (id, text) => id === "response-body-one-of-added" && /for the response status `(4..|5..|default)`$/.test(text);
 
-/** What has changed from one contract to another: operation, words, and whether it breaks clients. */
+const PROBLEM = "application/problem+json";
+
+/** The contract as oasdiff has to be shown it, to see its problems as its clients see them. */
+function shown(file) {
+  const document = read(file);
+  const { paths, components } = document;
+  for (const { responses } of Object.values(paths).flatMap((methods) => Object.values(methods))) {
+    for (const response of Object.values(responses)) {
+      const content = response.$ref ? components.responses[response.$ref.split("/").pop()].content : response.content;
+      // One kind of problem is a choice, too. Else a second one would be another type altogether.
+      if (content?.[PROBLEM] && !content[PROBLEM].schema.oneOf) content[PROBLEM].schema = { oneOf: [content[PROBLEM].schema] };
+    }
+  }
+  // What no operation has is not looked at; but clients have a case for any problem.
+  const any = { description: "Any", content: { [PROBLEM]: { schema: components.schemas.AnyProblem } } };
+  paths["/AnyProblem"] = { get: { operationId: "AnyProblem", responses: { default: any } } };
+  const copy = join(folder(), "shown.yaml");
+  writeFileSync(copy, stringify(document, { aliasDuplicateObjects: false }));
+  return copy;
+}
+
+/** What has changed from one contract to another: operation (or `AnyProblem`), words, and whether it breaks clients. */
 function changes(from, to) {
-  const { status, stdout, said } = run(oasdiff, ["changelog", "--format", "json", from, to]);
+  const { status, stdout, said } = run(oasdiff, ["changelog", "--format", "json", shown(from), shown(to)]);
   must(status === 0 && stdout.trim(), said);
   return JSON.parse(stdout).map(({ id, operationId, text, level }) => ({
     operation: operationId,
     text,
-    breaks: BREAKING_TOO.has(id) || (level > 1 && !ADDITION.has(id)),
+    breaks: BREAKING_TOO.has(id) || (level > 1 && !isAddition(id, text)),
   }));
 }
 
@@ -144,8 +164,40 @@ const MUTATIONS = [
     Task.properties.priority = { type: "string" };
     Task.required.push("priority");
   }],
-  ["a new kind of problem", false, "getTask", ({ components: { schemas: { Problem } } }) => Problem.properties.type.enum.push("/problems/new")],
+  ["a kind of problem with another name", true, "getTask", ({ components: { schemas: { NoSuchTaskProblem } } }) => {
+    NoSuchTaskProblem.properties.type.enum = ["/problems/not-here"];
+  }],
+  ["a problem that does not have the task any more", true, "updateTask", ({ components: { schemas: { VersionMismatchProblem } } }) => {
+    delete VersionMismatchProblem.properties.current;
+    VersionMismatchProblem.required = without(VersionMismatchProblem.required, "current");
+  }],
+  ["a kind of problem that an operation does not have any more", true, "createTask", ({ components: { responses } }) => {
+    responses.InvalidRequestOrIdempotencyKeyReused.content[PROBLEM].schema.oneOf.pop();
+  }],
+  ["a kind of problem that there is not any more", true, "AnyProblem", ({ components: { schemas: { AnyProblem } } }) => AnyProblem.oneOf.shift()],
+  ["a new kind of problem, beside one", false, "getTask", ({ components: { schemas, responses } }) => {
+    responses.NoSuchTask.content[PROBLEM].schema = { oneOf: [responses.NoSuchTask.content[PROBLEM].schema, newProblem(schemas)] };
+  }],
+  ["a new kind of problem, beside several", false, "createTask", ({ components: { schemas, responses } }) => {
+    responses.InvalidRequestOrIdempotencyKeyReused.content[PROBLEM].schema.oneOf.push(newProblem(schemas));
+  }],
+  ["a new kind of problem, with a new status", false, "getTask", ({ paths, components: { schemas } }) => {
+    paths[ONE].get.responses["429"] = { description: "Too many.", content: { [PROBLEM]: { schema: newProblem(schemas) } } };
+  }],
+  ["a new kind of problem that no operation has", false, "AnyProblem", ({ components: { schemas } }) => newProblem(schemas)],
+  ["a new kind of answer that is no problem", true, "getTask", ({ paths, components: { schemas } }) => {
+    paths[ONE].get.responses["200"].content["application/json"].schema = { oneOf: [{ $ref: "#/components/schemas/Task" }, newProblem(schemas)] };
+  }],
 ];
+
+/** Adds a kind of problem to the schemas. */
+function newProblem(schemas) {
+  const { properties, ...rest } = schemas.NoSuchTaskProblem;
+  schemas.NewProblem = { ...rest, properties: { ...properties, type: { ...properties.type, enum: ["/problems/new"] } } };
+  const reference = { $ref: "#/components/schemas/NewProblem" };
+  schemas.AnyProblem.oneOf.push(reference);
+  return reference;
+}
 
 /** Every change is found, and passes with nothing less than what it needs. */
 function canFail() {

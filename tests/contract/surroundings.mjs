@@ -1,10 +1,10 @@
 // What every check needs: the contract, the server and its database, other programs.
 
 import { spawn, spawnSync } from "node:child_process";
-import { randomBytes } from "node:crypto";
-import { existsSync, mkdtempSync, openSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { createHash, randomBytes } from "node:crypto";
+import { existsSync, mkdirSync, mkdtempSync, openSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { createServer } from "node:net";
-import { tmpdir } from "node:os";
+import { homedir, tmpdir } from "node:os";
 import { delimiter, dirname, join, resolve } from "node:path";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
@@ -52,6 +52,20 @@ export function succeed(command, args, options) {
   const { status, said } = run(command, args, options);
   must(status === 0, `${command} ${args.join(" ")} ended with status ${status}:\n${said}`);
   return said;
+}
+
+/** A Python with these requirements: an environment outside the repository that is made once for each list of them. */
+export function python(name, requirements) {
+  const hash = createHash("sha256").update(readFileSync(requirements)).digest("hex").slice(0, 16);
+  const venv = join(process.env.XDG_CACHE_HOME || join(homedir(), ".cache"), "taskpact", `${name}-${hash}`);
+  if (!existsSync(join(venv, "complete"))) {
+    rmSync(venv, { recursive: true, force: true });
+    mkdirSync(venv, { recursive: true });
+    succeed("python3", ["-m", "venv", venv]);
+    succeed(join(venv, "bin/pip"), ["install", "--quiet", "--disable-pip-version-check", "--require-hashes", "--requirement", requirements]);
+    writeFileSync(join(venv, "complete"), "");
+  }
+  return venv;
 }
 
 const atTheEnd = [];

@@ -3,26 +3,26 @@
 import { createClient } from "./generated/hey-api/client";
 import * as api from "./generated/hey-api";
 import {
-  assert, exactly, is, loser, present, refused, Same, TITLES, token, url, user_id,
-  AnyProblem, Health, NewTask, Problem, Task, TaskCompletion, TaskUpdate, ValidationProblem,
+  assert, exactly, is, loser, ofAnotherKind, present, refused, Same, TITLES, token, url, user_id, words,
+  AnyProblem, CompleteError, CreateError, DeleteError, Health, HealthError, ListError, NewTask, ReadError, ReadinessError, Task,
+  TaskCompletion, TaskUpdate, UpdateError, VersionMismatchProblem, Violation,
 } from "./journey";
 
 is<Same<api.Task, Task>>();
 is<Same<api.NewTask, NewTask>>();
 is<Same<api.TaskUpdate, TaskUpdate>>();
 is<Same<api.TaskCompletion, TaskCompletion>>();
-is<Same<api.Problem, Problem>>();
-is<Same<api.ValidationProblem, ValidationProblem>>();
+is<Same<api.AnyProblem, AnyProblem>>();
 
 const client = createClient({ baseUrl: url, auth: token });
 const mine = { client, path: { user_id } };
 
 const health = await api.getHealth({ client });
 exactly<Health | undefined>()(health.data);
-exactly<Problem | undefined>()(health.error);
+exactly<HealthError | undefined>()(health.error);
 assert.equal(health.data?.status, "ok");
 const readiness = await api.getReadiness({ client });
-exactly<Problem | undefined>()(readiness.error);
+exactly<ReadinessError | undefined>()(readiness.error);
 assert.equal(readiness.data?.status, "ok");
 
 // Created, and once more by a client that did not hear the answer.
@@ -30,7 +30,7 @@ const ids: string[] = [];
 for (const title of TITLES) {
   const { data, error, response } = await api.createTask({ ...mine, headers: { "Idempotency-Key": `"${title}"` }, body: { title } });
   exactly<Task | undefined>()(data);
-  exactly<AnyProblem | undefined>()(error);
+  exactly<CreateError | undefined>()(error);
   assert.equal(response.status, 201);
   assert.equal(response.headers.get("Idempotent-Replayed"), null);
   ids.unshift(present(data, "task").id);
@@ -48,7 +48,7 @@ let cursor: string | null = null;
 do {
   const page: Awaited<ReturnType<typeof list>> = await list(cursor);
   exactly<Task[] | undefined>()(page.data);
-  exactly<Problem | undefined>()(page.error);
+  exactly<ListError | undefined>()(page.error);
   seen.push(...present(page.data, "page").map((task) => task.id));
   cursor = page.response.headers.get("Next-Cursor");
 } while (cursor !== null);
@@ -61,7 +61,7 @@ function list(cursor: string | null) {
 const one = { client, path: { user_id, task_id: present(ids[0], "id") } };
 const read = await api.getTask(one);
 exactly<Task | undefined>()(read.data);
-exactly<Problem | undefined>()(read.error);
+exactly<ReadError | undefined>()(read.error);
 assert.equal(read.data?.description, null);
 const tag = present(read.response.headers.get("ETag"), "ETag");
 const unchanged = await api.getTask({ ...one, headers: { "If-None-Match": tag } });
@@ -72,14 +72,61 @@ const write = (description: string) => api.updateTask({ ...one, headers: { "If-M
 const racers = await Promise.all([write("Twice a week"), write("On Sundays")]);
 const [{ data: written, error: refusal }] = racers;
 exactly<Task | undefined>()(written);
-exactly<AnyProblem | undefined>()(refusal);
+exactly<UpdateError | undefined>()(refusal);
 const late = loser([{ ...racers[0], status: racers[0].response.status }, { ...racers[1], status: racers[1].response.status }]);
 refused(late.error, 412, "/problems/version-mismatch");
+assert.ok(late.error?.type === "/problems/version-mismatch");
+exactly<Task>()(late.error.current);
+assert.deepEqual(late.error.current, (await api.getTask(one)).data);
+
+// Every kind of refusal has its own fields, and none can be forgotten.
+function afterwards(error: NonNullable<typeof refusal>): string {
+  switch (error.type) {
+    case "/problems/version-mismatch":
+      return `It is version ${error.current.version} now.`;
+    case "/problems/invalid-request":
+      return error.errors.map((violation) => (exactly<Violation>()(violation), violation.detail)).join(", ");
+    case "/problems/unauthorized":
+    case "/problems/forbidden":
+    case "/problems/no-such-task":
+    case "/problems/malformed-body":
+    case "/problems/body-too-large":
+    case "/problems/unsupported-media-type":
+    case "/problems/internal":
+    case "/problems/unavailable":
+      // @ts-expect-error These have no task.
+      error.current;
+      return words(error);
+    default:
+      return ofAnotherKind(error).detail;
+  }
+}
+assert.equal(afterwards(late.error), "It is version 2 now.");
+function forgets(error: NonNullable<typeof refusal>): string {
+  switch (error.type) {
+    case "/problems/invalid-request":
+    case "/problems/unauthorized":
+    case "/problems/forbidden":
+    case "/problems/no-such-task":
+    case "/problems/malformed-body":
+    case "/problems/body-too-large":
+    case "/problems/unsupported-media-type":
+    case "/problems/internal":
+    case "/problems/unavailable":
+      return error.detail;
+    default:
+      exactly<VersionMismatchProblem>()(error);
+      // @ts-expect-error This kind is forgotten.
+      error satisfies never;
+      return error.detail;
+  }
+}
+assert.equal(forgets(late.error), late.error.detail);
 
 // Completed, by a flip and by name.
 const flipped = await api.toggleTaskCompletion(one);
 exactly<Task | undefined>()(flipped.data);
-exactly<AnyProblem | undefined>()(flipped.error);
+exactly<CompleteError | undefined>()(flipped.error);
 assert.equal(typeof flipped.data?.completed_at, "string");
 const set = await api.toggleTaskCompletion({ ...one, body: { completed: true } });
 assert.equal(set.data?.version, flipped.data?.version);
@@ -88,15 +135,20 @@ assert.equal(set.data?.version, flipped.data?.version);
 const gone = await api.deleteTask(one);
 assert.equal(gone.response.status, 204);
 const missing = await api.deleteTask(one);
-exactly<Problem | undefined>()(missing.error);
+exactly<DeleteError | undefined>()(missing.error);
 refused(missing.error, 404, "/problems/no-such-task");
 
 // Refused.
 const invalid = await api.createTask({ ...mine, body: { title: "" } });
-refused(invalid.error, 422, "/problems/invalid-body");
-assert.ok(invalid.error?.type === "/problems/invalid-body");
-exactly<ValidationProblem>()(invalid.error);
-assert.equal(invalid.error.errors[0]?.pointer, "/title");
+refused(invalid.error, 422, "/problems/invalid-request");
+assert.ok(invalid.error?.type === "/problems/invalid-request");
+exactly<Violation[]>()(invalid.error.errors);
+assert.deepEqual(invalid.error.errors.map(({ in: where, pointer, code }) => [where, pointer, code])[0], ["body", "/title", "minLength"]);
+const none = await api.listTasks({ ...mine, query: { limit: 0 } });
+refused(none.error, 422, "/problems/invalid-request");
+assert.ok(none.error?.type === "/problems/invalid-request");
+const [violation] = none.error.errors;
+assert.deepEqual([violation?.in, violation?.name, violation?.code, violation?.limit], ["query", "limit", "minimum", 1]);
 const anonymous = await api.listTasks({ client: createClient({ baseUrl: url }), path: { user_id } });
 refused(anonymous.error, 401, "/problems/unauthorized");
 const stranger = await api.listTasks({ client, path: { user_id: "somebody else" } });

@@ -35,44 +35,143 @@ export interface Health {
   status: "ok";
 }
 
-export interface Problem {
-  type:
-    | "/problems/invalid-parameter"
-    | "/problems/malformed-body"
-    | "/problems/unauthorized"
-    | "/problems/forbidden"
-    | "/problems/no-such-task"
-    | "/problems/no-such-path"
-    | "/problems/method-not-allowed"
-    | "/problems/idempotency-key-in-use"
-    | "/problems/version-mismatch"
-    | "/problems/body-too-large"
-    | "/problems/unsupported-media-type"
-    | "/problems/idempotency-key-reused"
-    | "/problems/internal"
-    | "/problems/unavailable";
+/** What every problem says. */
+interface Said {
   title: string;
-  status: number;
   detail: string;
   request_id: string;
+}
+
+export interface MalformedRequestProblem extends Said {
+  type: "/problems/malformed-request";
+  status: 400;
+}
+
+export interface MalformedBodyProblem extends Said {
+  type: "/problems/malformed-body";
+  status: 400;
+}
+
+export interface UnauthorizedProblem extends Said {
+  type: "/problems/unauthorized";
+  status: 401;
+}
+
+export interface ForbiddenProblem extends Said {
+  type: "/problems/forbidden";
+  status: 403;
+}
+
+export interface NoSuchTaskProblem extends Said {
+  type: "/problems/no-such-task";
+  status: 404;
+}
+
+export interface NoSuchPathProblem extends Said {
+  type: "/problems/no-such-path";
+  status: 404;
+}
+
+export interface MethodNotAllowedProblem extends Said {
+  type: "/problems/method-not-allowed";
+  status: 405;
+}
+
+export interface IdempotencyKeyInUseProblem extends Said {
+  type: "/problems/idempotency-key-in-use";
+  status: 409;
+}
+
+export interface VersionMismatchProblem extends Said {
+  type: "/problems/version-mismatch";
+  status: 412;
+  current: Task;
+}
+
+export interface BodyTooLargeProblem extends Said {
+  type: "/problems/body-too-large";
+  status: 413;
+}
+
+export interface UriTooLongProblem extends Said {
+  type: "/problems/uri-too-long";
+  status: 414;
+}
+
+export interface UnsupportedMediaTypeProblem extends Said {
+  type: "/problems/unsupported-media-type";
+  status: 415;
 }
 
 export interface Violation {
-  pointer: string;
+  in: "query" | "header" | "body";
+  name?: string;
+  pointer?: string;
   code: string;
   detail: string;
+  limit?: number;
 }
 
-export interface ValidationProblem {
-  type: "/problems/invalid-body";
-  title: string;
-  status: number;
-  detail: string;
-  request_id: string;
+export interface InvalidRequestProblem extends Said {
+  type: "/problems/invalid-request";
+  status: 422;
   errors: Violation[];
 }
 
-export type AnyProblem = Problem | ValidationProblem;
+export interface IdempotencyKeyReusedProblem extends Said {
+  type: "/problems/idempotency-key-reused";
+  status: 422;
+}
+
+export interface HeadersTooLargeProblem extends Said {
+  type: "/problems/headers-too-large";
+  status: 431;
+}
+
+export interface InternalProblem extends Said {
+  type: "/problems/internal";
+  status: 500;
+}
+
+export interface UnavailableProblem extends Said {
+  type: "/problems/unavailable";
+  status: 503;
+}
+
+export type AnyProblem =
+  | MalformedRequestProblem
+  | MalformedBodyProblem
+  | UnauthorizedProblem
+  | ForbiddenProblem
+  | NoSuchTaskProblem
+  | NoSuchPathProblem
+  | MethodNotAllowedProblem
+  | IdempotencyKeyInUseProblem
+  | VersionMismatchProblem
+  | BodyTooLargeProblem
+  | UriTooLongProblem
+  | UnsupportedMediaTypeProblem
+  | InvalidRequestProblem
+  | IdempotencyKeyReusedProblem
+  | HeadersTooLargeProblem
+  | InternalProblem
+  | UnavailableProblem;
+
+// What each operation is refused with, and nothing else.
+export type HealthError = InternalProblem;
+export type ReadinessError = InternalProblem | UnavailableProblem;
+export type ListError = UnauthorizedProblem | ForbiddenProblem | InvalidRequestProblem | InternalProblem | UnavailableProblem;
+export type ReadError = ListError | NoSuchTaskProblem;
+export type DeleteError = ReadError | VersionMismatchProblem;
+export type UpdateError = DeleteError | MalformedBodyProblem | BodyTooLargeProblem | UnsupportedMediaTypeProblem;
+export type CompleteError = UpdateError | IdempotencyKeyInUseProblem | IdempotencyKeyReusedProblem;
+export type CreateError =
+  | ListError
+  | MalformedBodyProblem
+  | IdempotencyKeyInUseProblem
+  | BodyTooLargeProblem
+  | UnsupportedMediaTypeProblem
+  | IdempotencyKeyReusedProblem;
 
 /** Whether two types are one: `any`, `unknown`, an optional or a nullable field on one side only make them differ. */
 export type Same<A, B> = (<T>() => T extends A ? 1 : 2) extends <T>() => T extends B ? 1 : 2 ? true : false;
@@ -85,11 +184,17 @@ export const exactly =
 /** Compiles only for `true`. */
 export const is = <_ extends true>(): void => {};
 
-/** What a frontend does with a problem: the `switch` compiles only while it knows every kind. */
+/**
+ * The end of a `switch` over kinds of problems. It compiles only where no kind is left that the contract has, and stands for
+ * those that it will have: a client outlives the contract that it was made from.
+ */
+export const ofAnotherKind = (problem: never): Said => problem;
+
+/** What a frontend says to a person about any problem. */
 export function words(problem: AnyProblem): string {
   switch (problem.type) {
-    case "/problems/invalid-body":
-      return problem.errors.map(({ pointer, code }) => `${pointer} ${code}`).join(", ");
+    case "/problems/invalid-request":
+      return problem.errors.map(({ name, pointer, code }) => `${name ?? pointer} ${code}`).join(", ");
     case "/problems/unauthorized":
       return "Sign in.";
     case "/problems/forbidden":
@@ -97,22 +202,27 @@ export function words(problem: AnyProblem): string {
     case "/problems/no-such-path":
       return "There is nothing here.";
     case "/problems/version-mismatch":
-      return "Somebody was faster.";
+      return `Somebody was faster: ${problem.current.description}`;
     case "/problems/idempotency-key-in-use":
     case "/problems/unavailable":
       return "Try again.";
-    case "/problems/invalid-parameter":
+    case "/problems/malformed-request":
     case "/problems/malformed-body":
     case "/problems/method-not-allowed":
     case "/problems/body-too-large":
+    case "/problems/uri-too-long":
     case "/problems/unsupported-media-type":
     case "/problems/idempotency-key-reused":
+    case "/problems/headers-too-large":
     case "/problems/internal":
       return problem.detail;
     default:
-      return problem satisfies never;
+      return ofAnotherKind(problem).detail;
   }
 }
+
+const tomorrows: unknown = { type: "/problems/quota-exceeded", title: "Quota exceeded", status: 429, detail: "That was much.", request_id: "1" };
+assert.equal(words(tomorrows as AnyProblem), "That was much.");
 
 /** Ends the program unless the problem is of this kind, and has the same status in its body as in its head. */
 export function refused(problem: AnyProblem | undefined, status: number, type: AnyProblem["type"]): void {
