@@ -3,7 +3,9 @@
 //! Replies are serialised, and bodies are read, by serde; poem-openapi's derives only describe the types. The test client
 //! holds every exchange against that description, so the two can't disagree unnoticed.
 
-use chrono::{DateTime, SecondsFormat, SubsecRound, Utc};
+use std::fmt;
+
+use chrono::{DateTime, Datelike, SubsecRound, Timelike, Utc};
 use poem_openapi::{
     Object,
     registry::MetaSchema,
@@ -15,7 +17,7 @@ use uuid::Uuid;
 use crate::schema::{published, uuid};
 
 /// A task's id.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct TaskId(pub Uuid);
 
 published!(TaskId, uuid());
@@ -50,9 +52,39 @@ impl From<Timestamp> for DateTime<Utc> {
     }
 }
 
+impl Timestamp {
+    /// RFC 3339, in UTC, to the microsecond, ending in `Z`.
+    // A list has thousands of these, and chrono's own formatting takes half of the time that a list takes.
+    fn write(self) -> [u8; 27] {
+        let mut text = *b"0000-00-00T00:00:00.000000Z";
+        let mut write = |at: usize, digits: usize, mut number: u32| {
+            for place in text[at..at + digits].iter_mut().rev() {
+                *place = b'0' + u8::try_from(number % 10).expect("a digit is small");
+                number /= 10;
+            }
+        };
+        let Self(time) = self;
+        // Four digits are all that there is room for; the clock will not come to five.
+        write(0, 4, time.year().clamp(0, 9999).unsigned_abs());
+        write(5, 2, time.month());
+        write(8, 2, time.day());
+        write(11, 2, time.hour());
+        write(14, 2, time.minute());
+        write(17, 2, time.second());
+        write(20, 6, time.timestamp_subsec_micros());
+        text
+    }
+}
+
+impl fmt::Display for Timestamp {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        to.write_str(std::str::from_utf8(&self.write()).expect("digits are ASCII"))
+    }
+}
+
 impl Serialize for Timestamp {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        to.serialize_str(&self.0.to_rfc3339_opts(SecondsFormat::Micros, true))
+        to.serialize_str(std::str::from_utf8(&self.write()).expect("digits are ASCII"))
     }
 }
 
@@ -245,7 +277,7 @@ macro_rules! min_key_retention_hours {
 pub(crate) use min_key_retention_hours;
 
 /// Which tasks of a user's.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub enum TaskStatus {
     /// All of them.
     #[default]
@@ -275,7 +307,8 @@ mod tests {
             let time = Timestamp::from(text.parse::<DateTime<Utc>>().unwrap());
             let written = serde_json::to_value(time).unwrap();
             assert_eq!(Timestamp(written.as_str().unwrap().parse().unwrap()), time);
-            assert_eq!(written.as_str().unwrap().len(), 27, "{written}");
+            let expected = DateTime::from(time).to_rfc3339_opts(chrono::SecondsFormat::Micros, true);
+            assert_eq!(written, expected);
         }
     }
 }

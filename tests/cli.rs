@@ -112,14 +112,16 @@ fn bad_settings_end_every_command_with_status_2() {
 fn migrations_go_up_and_down_and_tell_their_state() {
     let here = tempdir().unwrap();
     let migrate = |arguments: &[&str]| printed(here.path(), &[&["migrate"], arguments].concat(), &[]);
-    let (one, two) = ("m20261121_000001_users_and_tasks", "m20261121_000002_idempotency_keys");
+    let steps = ["m20261121_000001_users_and_tasks", "m20261121_000002_idempotency_keys", "m20261125_000003_revisions"];
+    let [one, two, three] = steps;
+    let all = |said: &str| steps.map(|step| format!("{said} {step}\n")).concat();
 
-    assert_eq!(migrate(&["status"]), format!("pending  {one}\npending  {two}\n"));
+    assert_eq!(migrate(&["status"]), all("pending "));
     assert_eq!(migrate(&["down"]), "nothing to take back\n");
     assert!(!here.path().join("data").exists(), "to look makes no file");
-    assert_eq!(migrate(&["up"]), format!("applied {one}\napplied {two}\n"));
+    assert_eq!(migrate(&["up"]), all("applied"));
     assert_eq!(migrate(&["up"]), "nothing to apply\n");
-    assert_eq!(migrate(&["status"]), format!("applied  {one}\napplied  {two}\n"));
+    assert_eq!(migrate(&["status"]), all("applied "));
     for file in ["taskpact.db", "taskpact.db-wal"] {
         let file = here.path().join("data").join(file);
         let mode = file.metadata().map_or(0o600, |metadata| metadata.permissions().mode() & 0o777);
@@ -127,14 +129,15 @@ fn migrations_go_up_and_down_and_tell_their_state() {
     }
 
     // What would go is told first, and nothing goes by a slip.
-    let said = complaint(here.path(), &["migrate", "down", "--steps", "2"], &[], 1);
+    let said = complaint(here.path(), &["migrate", "down", "--steps", "3"], &[], 1);
     for table in ["idempotency_keys (0 rows)", "tasks (0 rows)", "users (0 rows)"] {
         assert!(said.contains(table), "{said}");
     }
     assert!(said.contains("Say --yes"), "{said}");
-    assert_eq!(migrate(&["status"]), format!("applied  {one}\napplied  {two}\n"));
+    assert_eq!(migrate(&["status"]), all("applied "));
+    assert_eq!(migrate(&["down"]), format!("took back {three}\n"), "nothing is lost by that");
     assert_eq!(migrate(&["down", "--yes"]), format!("took back {two}\n"));
-    assert_eq!(migrate(&["status"]), format!("applied  {one}\npending  {two}\n"));
+    assert_eq!(migrate(&["status"]), format!("applied  {one}\npending  {two}\npending  {three}\n"));
     assert_eq!(migrate(&["down", "--steps", "5", "--yes"]), format!("took back {one}\n"));
     assert_eq!(migrate(&["down"]), "nothing to take back\n");
 }
@@ -153,9 +156,9 @@ fn at_a_terminal(here: &Path, arguments: &str, answer: &str) -> String {
 fn at_a_terminal_taking_back_is_asked_for() {
     let here = tempdir().unwrap();
     printed(here.path(), &["migrate", "up"], &[]);
-    let shown = at_a_terminal(here.path(), "migrate down", "no\n");
+    let shown = at_a_terminal(here.path(), "migrate down --steps 2", "no\n");
     assert!(shown.contains("Type `yes` to go on") && shown.contains("nothing was done"), "{shown}");
-    let shown = at_a_terminal(here.path(), "migrate down", "yes\n");
+    let shown = at_a_terminal(here.path(), "migrate down --steps 2", "yes\n");
     assert!(shown.contains("took back m20261121_000002_idempotency_keys"), "{shown}");
 }
 
@@ -727,7 +730,7 @@ async fn a_failure_is_logged_once_with_its_cause_and_the_request() {
     );
     let ann = server.user("ann");
     ann.create("t").await;
-    printed(here.path(), &["migrate", "down", "--steps", "2", "--yes"], &[("DATABASE_URL", "sqlite://tasks.db")]);
+    printed(here.path(), &["migrate", "down", "--steps", "3", "--yes"], &[("DATABASE_URL", "sqlite://tasks.db")]);
 
     let reply = ann.list("").await;
     let id = reply.is(500).header("x-request-id").unwrap();

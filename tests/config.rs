@@ -59,6 +59,8 @@ url = "sqlite://data/taskpact.db"  # default
 max_connections = 10  # default
 acquire_timeout_ms = 3000  # default
 migrate = true  # default
+sets = "all"  # default
+page_cache_mb = 16  # default
 
 [auth]
 # secret is not set
@@ -260,7 +262,8 @@ fn a_database_address_is_checked_before_it_is_used() {
         ("mysql://u:hush@h/d", "expected `sqlite://"),
         ("not an address, hush", "expected `sqlite://"),
         ("postgres://u:hu sh@h:port/d", "expected `sqlite://"),
-        ("sqlite://hush.db?mode=memory", "write `sqlite::memory:`"),
+        ("sqlite://hush.db?mode=memory", "a database in memory only is not offered"),
+        ("sqlite::memory:", "a database in memory only is not offered"),
         ("postgresql+asyncpg://u:hush@h/d", "leave out the driver: write `postgresql://"),
     ] {
         let refusal = load(&[], &[("DATABASE_URL", url)]).unwrap_err();

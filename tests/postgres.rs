@@ -9,6 +9,10 @@ use std::{
     io::Write,
     os::unix::fs::{PermissionsExt, chown},
     path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
 
@@ -22,8 +26,11 @@ use support::{
 };
 use tempfile::{TempDir, tempdir};
 use tokio::{
-    io::copy_bidirectional,
-    net::{TcpListener, TcpStream},
+    io::AsyncReadExt,
+    net::{
+        TcpListener, TcpStream,
+        tcp::{OwnedReadHalf, OwnedWriteHalf},
+    },
     sync::watch,
 };
 
@@ -86,6 +93,62 @@ async fn a_server_waits_for_its_database_to_start() {
     database.resume();
     server.wait_until_it_listens();
     server.user("ann").create("t").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_somebody_else_has_locked_delays_its_own_requests_only() {
+    let here = tempdir().unwrap();
+    let Some(database) = private(|_| {}, &[]) else { return };
+    let url = database.url("postgres");
+    let server = serve(&here, &url, &[]);
+    let (ann, bob) = (server.user("ann"), server.user("bob"));
+    let (task, other) = (ann.create("locked").await, ann.create("free").await);
+    let (task, other) = (task["id"].as_str().unwrap(), other["id"].as_str().unwrap());
+
+    for statement in [
+        format!("select * from tasks where id = '{task}' for update"),
+        "select * from users where id = 'ann' for update".to_owned(),
+    ] {
+        let locks_owner = statement.contains("users");
+        let mut operator = sqlx::PgConnection::connect(&url).await.unwrap();
+        operator.execute("begin").await.unwrap();
+        operator.execute(sqlx::AssertSqlSafe(statement)).await.unwrap();
+        let waits = if locks_owner { other } else { task };
+        let waiting = tokio::spawn({
+            let (ann, id) = (ann.clone(), waits.to_owned());
+            async move {
+                at_once(20, |_| {
+                    let (ann, id) = (ann.clone(), id.clone());
+                    async move { ann.toggle(&id).await }
+                })
+                .await
+            }
+        });
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        // Whatever else is asked meanwhile, in whatever sets, is served.
+        for reply in at_once(40, |_| {
+            let bob = bob.clone();
+            async move {
+                bob.create("Bob's").await;
+                bob.list("").await
+            }
+        })
+        .await
+        {
+            reply.is(200);
+        }
+        ann.list("").await.is(200);
+        if !locks_owner {
+            ann.toggle(other).await.is(200);
+            ann.create("Ann's").await;
+        }
+        assert!(!waiting.is_finished(), "the lock is still held");
+        operator.execute("rollback").await.unwrap();
+        for reply in waiting.await.unwrap() {
+            reply.is(200);
+        }
+    }
+    server.stop();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -224,35 +287,73 @@ async fn a_full_pool_ends_in_503_after_the_acquire_timeout() {
     holder.await.unwrap();
 }
 
-/// Stands between a server and its database. What is connected when it is told to freeze hears nothing any more, as after a
-/// failover; what connects later is served.
+/// Stands between a server and its database, some way from each. What is connected when it is told to freeze hears nothing
+/// any more, as after a failover; what connects later is served.
 struct Link {
     port: u16,
     freeze: watch::Sender<u32>,
+    trips: Arc<AtomicUsize>,
 }
 
 impl Link {
     async fn to(port: u16) -> Self {
+        Self::with(port, Duration::ZERO).await
+    }
+
+    /// What is sent arrives after `delay`.
+    async fn with(port: u16, delay: Duration) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let link = Self { port: listener.local_addr().unwrap().port(), freeze: watch::Sender::new(0) };
-        let freeze = link.freeze.clone();
+        let near_port = listener.local_addr().unwrap().port();
+        let link = Self { port: near_port, freeze: watch::Sender::new(0), trips: Arc::default() };
+        let (freeze, trips) = (link.freeze.clone(), Arc::clone(&link.trips));
         tokio::spawn(async move {
             loop {
-                let (mut near, _) = listener.accept().await.unwrap();
-                let mut frozen = freeze.subscribe();
+                let (near, _) = listener.accept().await.unwrap();
+                let (mut frozen, trips) = (freeze.subscribe(), Arc::clone(&trips));
                 tokio::spawn(async move {
-                    let mut far = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+                    let far = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+                    let ((from_near, to_near), (from_far, to_far)) = (near.into_split(), far.into_split());
+                    let has_answered = AtomicBool::new(true);
+                    let ask = || _ = trips.fetch_add(usize::from(has_answered.swap(false, Relaxed)), Relaxed);
+                    let answer = || has_answered.store(true, Relaxed);
                     tokio::select! {
-                        _ = copy_bidirectional(&mut near, &mut far) => return,
+                        () = carry(from_near, &to_far, delay, ask) => return,
+                        () = carry(from_far, &to_near, delay, answer) => return,
                         _ = frozen.changed() => {}
                     }
                     // Open, and silent.
                     tokio::time::sleep(Duration::from_mins(10)).await;
-                    drop((near, far));
+                    drop((to_near, to_far));
                 });
             }
         });
         link
+    }
+
+    /// How many times the server has asked and waited for an answer.
+    fn trips(&self) -> usize {
+        self.trips.load(Relaxed)
+    }
+}
+
+/// Carries what comes from one end to the other until one of them is closed.
+async fn carry(mut from: OwnedReadHalf, to: &OwnedWriteHalf, delay: Duration, note: impl Fn()) {
+    let mut buffer = vec![0; 64 * 1024];
+    while let Ok(1..) = from.read(&mut buffer).await.inspect(|count| buffer.truncate(*count)) {
+        note();
+        if !delay.is_zero() {
+            tokio::time::sleep(delay).await;
+        }
+        let mut sent = 0;
+        while sent < buffer.len() {
+            to.writable().await.unwrap();
+            match to.try_write(&buffer[sent..]) {
+                Ok(count) => sent += count,
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+                Err(_) => return,
+            }
+        }
+        buffer.resize(64 * 1024, 0);
     }
 }
 
@@ -303,10 +404,59 @@ async fn a_statement_is_planned_once_a_connection() {
     server.stop();
 
     let log = fs::read_to_string(database.folder.join("server.log")).unwrap();
-    let of_tasks = log.lines().filter(|line| line.contains("\"tasks\"") && !line.contains("CREATE "));
-    let count = |step: &str| of_tasks.clone().filter(|line| line.contains(step)).count();
-    // One of them looks at start whether the database takes writes.
-    assert_eq!((count(" execute "), count(" parse ")), (61, 7), "{log}");
+    let of_requests = log.lines().filter(|line| line.contains(" unnest("));
+    let count = |step: &str| of_requests.clone().filter(|line| line.contains(step)).count();
+    // One more for an owner who was new.
+    assert_eq!((count(" execute "), count(" parse ")), (61, 6), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_operation_is_one_round_trip_also_with_a_key() {
+    let here = tempdir().unwrap();
+    let Some(database) = private(|_| {}, &[]) else { return };
+    let link = Link::with(database.port, Duration::from_millis(5)).await;
+    let url = format!("postgres://taskpact@127.0.0.1:{}/postgres", link.port);
+    let server = serve(&here, &url, &[("TASKPACT_DATABASE__MAX_CONNECTIONS", "1")]);
+    let ann = server.user("ann");
+    let post = || ann.call(hyper::Method::POST, ann.tasks()).json(json!({"title": "t"}));
+
+    let mut counts = Vec::new();
+    // The first time the owner is new, and the statements are prepared.
+    for key in ["one", "two"] {
+        counts.clear();
+        let mut last = link.trips();
+        let mut count = |what: &'static str| {
+            let now = link.trips();
+            counts.push((what, now - last));
+            last = now;
+        };
+        let task = post().send().await.is(201).json();
+        let id = task["id"].as_str().unwrap();
+        count("createTask");
+        ann.get(id).await.is(200);
+        count("getTask");
+        let page = ann.list("").await;
+        count("listTasks");
+        let tag = page.header("etag").unwrap();
+        ann.call(hyper::Method::GET, ann.tasks()).header("if-none-match", tag).send().await.is(304);
+        count("listTasks, not modified");
+        ann.put(id, json!({"title": "u"})).await.is(200);
+        count("updateTask");
+        ann.toggle(id).await.is(200);
+        count("toggleTaskCompletion");
+        let toggle = || ann.call(hyper::Method::PATCH, ann.task(id) + "/complete").key(&format!("{key}-toggle"));
+        toggle().send().await.is(200);
+        count("toggleTaskCompletion with a key");
+        toggle().send().await.is(200);
+        count("the same again");
+        ann.delete(id).await.is(204);
+        count("deleteTask");
+        post().key(key).send().await.is(201);
+        count("createTask with a key");
+        post().key(key).send().await.is(201);
+        count("the same again");
+    }
+    assert!(counts.iter().all(|(_, trips)| *trips == 1), "{counts:#?}");
 }
 
 /// A server on this database, with these settings beside its secret.

@@ -7,6 +7,7 @@ use sea_orm_migration::{prelude::*, schema::string_len, sea_orm::DbBackend};
 
 mod m20261121_000001_users_and_tasks;
 mod m20261121_000002_idempotency_keys;
+mod m20261125_000003_revisions;
 
 /// Every step, oldest first.
 #[derive(Debug)]
@@ -18,6 +19,7 @@ impl MigratorTrait for Migrator {
         vec![
             Box::new(m20261121_000001_users_and_tasks::Migration),
             Box::new(m20261121_000002_idempotency_keys::Migration),
+            Box::new(m20261125_000003_revisions::Migration),
         ]
     }
 }

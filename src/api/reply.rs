@@ -21,8 +21,8 @@ use url::form_urlencoded;
 use crate::{
     request::{IfNoneMatch, query_pairs},
     schema::{self, header, one_of, text},
-    store::{Outcome, Page},
-    task::{MAX_PAGE, Task},
+    store::{self, Outcome},
+    task::{MAX_PAGE, Task, TaskId, TaskStatus},
 };
 
 const JSON: &str = "application/json";
@@ -71,22 +71,61 @@ pub(super) struct Listed;
 
 impl Reply<Listed> {
     /// `uri` is that of the page itself: the next one differs in the cursor only.
-    pub(super) fn page(page: &Page, if_none_match: Option<&IfNoneMatch>, uri: &Uri) -> Self {
-        let tag = page_tag(page);
+    pub(super) fn page(
+        listed: store::Listed,
+        shape: &PageShape,
+        if_none_match: Option<&IfNoneMatch>,
+        uri: &Uri,
+    ) -> Self {
+        let page = match listed {
+            store::Listed::Unchanged { revision } => return not_modified(&weak(&shape.tag(revision))).into(),
+            store::Listed::Page(page) => page,
+        };
+        let tag = shape.tag(page.revision);
         if if_none_match.is_some_and(|listed| listed.matches(&tag)) {
             return not_modified(&weak(&tag)).into();
         }
-        let mut reply = tagged(StatusCode::OK, &weak(&tag), &page.tasks);
-        if let Some(last) = page.tasks.last().filter(|_| page.has_more) {
-            let cursor = last.id.0.to_string();
+        let mut reply = Response::builder().status(StatusCode::OK).header(header::CONTENT_TYPE, JSON).body(page.json);
+        add(&mut reply, header::ETAG, &weak(&tag));
+        if let Some(last) = page.last {
+            let cursor = last.0.to_string();
             let query = form_urlencoded::Serializer::new(String::new())
-                .extend_pairs(query_pairs(uri).filter(|(name, _)| name != "cursor"))
+                .extend_pairs(query_pairs(uri).filter(|(name, _)| PAGE_PARAMETERS.contains(&&**name)))
                 .append_pair("cursor", &cursor)
                 .finish();
             add(&mut reply, header::LINK, &format!("<{}?{query}>; rel=\"next\"", uri.path()));
             add(&mut reply, NEXT_CURSOR, &cursor);
         }
         reply.into()
+    }
+}
+
+/// The parameters that the next page has in common with this one. Others are not repeated: nobody knows what they are.
+const PAGE_PARAMETERS: [&str; 2] = ["status", "limit"];
+
+/// Which page of which list, and how this version of the program writes it: all that a page's entity tag says beside the
+/// revision.
+pub(super) struct PageShape(String);
+
+impl PageShape {
+    pub(super) fn new(status: TaskStatus, after: Option<TaskId>, limit: u16) -> Self {
+        let mut hash = Sha256::new_with_prefix(env!("CARGO_PKG_VERSION"));
+        hash.update([status as u8]);
+        hash.update(limit.to_be_bytes());
+        hash.update(after.map_or([0; 16], |after| *after.0.as_bytes()));
+        // Eight bytes are more than enough to tell the pages of one list apart.
+        Self(hash.finalize()[..8].iter().map(|byte| format!("{byte:02x}")).collect())
+    }
+
+    /// The opaque part of the page's entity tag at a revision of its owner's tasks.
+    fn tag(&self, revision: i64) -> String {
+        format!("{revision:016x}{}", self.0)
+    }
+
+    /// The revision that a tag of this page says.
+    pub(super) fn revision_of(&self, tag: &str) -> Option<i64> {
+        let revision = tag.strip_suffix(&self.0).filter(|revision| revision.len() == 16)?;
+        u64::from_str_radix(revision, 16).ok().map(u64::cast_signed)
     }
 }
 
@@ -110,7 +149,10 @@ impl Described for Listed {
                 min_length: Some(3),
                 max_length: Some(68),
                 pattern: Some(r#"^W/"[0-9a-f]{1,64}"$"#.to_owned()),
-                ..text("The entity tag of this page. It is a weak one, because the page may come compressed.")
+                ..text(
+                    "The entity tag of this page. It changes with every change of the user's tasks. It is a weak one, because \
+                     the page may come compressed.",
+                )
             };
             header("ETag", schema, true)
         };
@@ -127,19 +169,6 @@ impl Described for Listed {
             response(StatusCode::NOT_MODIFIED, unchanged, None, vec![tag()]),
         ]
     }
-}
-
-/// The opaque part of a page's entity tag. It says which tasks in which versions make the page; a task of one version is
-/// always the same, but for how a version of this program writes it.
-fn page_tag(page: &Page) -> String {
-    let mut hash = Sha256::new_with_prefix(env!("CARGO_PKG_VERSION"));
-    hash.update([page.has_more.into()]);
-    for task in &page.tasks {
-        hash.update(task.id.0.as_bytes());
-        hash.update(task.version.to_be_bytes());
-    }
-    // Half of it is more than enough to tell pages apart.
-    hash.finalize()[..16].iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Declares replies that carry one task: the status, what the contract says of it, and the headers beside the entity tag.

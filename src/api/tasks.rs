@@ -5,7 +5,7 @@ use poem_openapi::OpenApi;
 
 use super::{
     Tag, declares,
-    reply::{Changed, Created, Deleted, Fetched, Listed, Reply, Toggled},
+    reply::{Changed, Created, Deleted, Fetched, Listed, PageShape, Reply, Toggled},
 };
 use crate::{
     auth::Owner,
@@ -47,8 +47,11 @@ impl Tasks {
     ) -> Result<Reply<Listed>, Problem<OnTasks>> {
         let (owner, after) = (user_id.get()?, cursor.get()?);
         let (status, limit) = (status.get()?.unwrap_or_default(), limit.get()?.unwrap_or_default());
-        let page = self.store.tasks(&owner).list(status, after, limit.0).await?;
-        Ok(Reply::page(&page, if_none_match.get()?.as_ref(), uri))
+        let if_none_match = if_none_match.get()?;
+        let shape = PageShape::new(status, after, limit.0);
+        let known = if_none_match.as_ref().and_then(|listed| listed.find(|tag| shape.revision_of(tag)));
+        let listed = self.store.tasks(&owner).list(status, after, limit.0, known).await?;
+        Ok(Reply::page(listed, &shape, if_none_match.as_ref(), uri))
     }
 
     /// Create a task

@@ -1,11 +1,13 @@
 //! The proof that the caller may touch one user's data.
 
+use std::sync::Arc;
+
 /// The longest user id, in characters.
 pub const MAX_USER_ID_CHARS: usize = 255;
 
-/// A user whose token has been verified.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Owner(String);
+/// A user whose token has been verified. Cheap to clone.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Owner(Arc<str>);
 
 impl Owner {
     /// The user's id: the subject of the token, as the issuer wrote it.
@@ -16,7 +18,7 @@ impl Owner {
 
     /// The owner that a token speaks for. To be called where a token has been verified, and nowhere else.
     pub(super) fn verified(user_id: String) -> Self {
-        Self(user_id)
+        Self(user_id.into())
     }
 }
 

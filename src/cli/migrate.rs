@@ -45,7 +45,7 @@ pub(super) async fn run(config: &Config, change: Change) -> Result<(), Failure> 
         Change::Up => report("applied", "nothing to apply", &store.migrate_up().await.map_err(failed)?),
         Change::Down { steps, yes } => {
             let losses = store.migration_losses(steps).await.map_err(failed)?;
-            if !losses.is_empty() && !yes {
+            if losses.iter().any(|loss| !loss.tables.is_empty()) && !yes {
                 confirm(&losses)?;
             }
             report("took back", "nothing to take back", &store.migrate_down(steps).await.map_err(failed)?)

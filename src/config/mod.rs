@@ -87,13 +87,30 @@ pub struct Database {
     /// `sqlite://path/to/file.db`, or `postgres://user:password@host/name` with `?sslmode=verify-full` for a server that
     /// is reached over a network. Default: `sqlite://data/taskpact.db`. A missing SQLite file is made.
     pub url: DatabaseUrl,
-    /// How many connections are open at most, 1 to 1,000, default 10. On SQLite these are readers; one more writes.
+    /// How many connections serve requests at most, 1 to 1,000, default 10; one more is for upkeep. On SQLite these are
+    /// readers; one more writes.
     pub max_connections: BoundedInteger<1, 1_000>,
-    /// How long a request waits for a free connection before it is answered 503, in milliseconds. 10 to 60,000, default
-    /// 3,000. Keep it below `server.request_timeout_ms`.
+    /// How long a request waits for its turn at the database before it is answered 503, in milliseconds. 10 to 60,000,
+    /// default 3,000. Keep it below `server.request_timeout_ms`.
     pub acquire_timeout_ms: BoundedInteger<10, 60_000>,
     /// Whether pending migrations are applied when the server starts. Default: true.
     pub migrate: bool,
+    /// What travels together in one statement: requests of `all` users, or of one `owner` only, for engines that keep users
+    /// on different machines (Citus), where one statement for many would be a distributed transaction. Default: `all`.
+    pub sets: Sets,
+    /// How much memory written pages of lists may take, in MB (of 2^20 bytes), 0 to 4,096, default 16. A page is given out
+    /// only while the database says that it is still the same. 0 keeps none.
+    pub page_cache_mb: BoundedInteger<0, 4_096>,
+}
+
+/// What travels together in one statement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Sets {
+    /// Requests of whichever users.
+    All,
+    /// Requests of one user.
+    Owner,
 }
 
 impl Default for Database {
@@ -103,6 +120,8 @@ impl Default for Database {
             max_connections: BoundedInteger::new(10),
             acquire_timeout_ms: BoundedInteger::new(3_000),
             migrate: true,
+            sets: Sets::All,
+            page_cache_mb: BoundedInteger::new(16),
         }
     }
 }

@@ -166,9 +166,11 @@ impl DatabaseUrl {
                         character of the password written as %XX";
         let url = Url::parse(text).map_err(|_| expected.to_owned())?;
         match url.scheme() {
-            "sqlite" if url.query().is_some_and(|query| query.contains("mode=memory")) => {
-                Err("write `sqlite::memory:` for a database that is kept in memory only".to_owned())
-            }
+            "sqlite" if text.contains(":memory:") || url.query().is_some_and(|query| query.contains("mode=memory")) => Err(
+                "a database in memory only is not offered: everything in it would be gone with the process. For tests, a \
+                 file in /dev/shm is as fast"
+                    .to_owned(),
+            ),
             "sqlite" => {
                 // As SQLAlchemy spells the working directory.
                 if let Some(rest) = text.strip_prefix("sqlite:///./") {

@@ -4,14 +4,13 @@
 //! is answered. [`types`] is the public table of the ways to refuse, `document` how the contract shows them. A fault's
 //! cause goes to the log, once, and never to the caller.
 
-use std::{borrow::Cow, error::Error, marker::PhantomData};
+use std::{borrow::Cow, error::Error, marker::PhantomData, sync::Arc};
 
 use poem::{
     Response,
     error::{MethodNotAllowedError, NotFoundError, ResponseError},
     http::{HeaderName, HeaderValue, Method, StatusCode, header},
 };
-use sea_orm::DbErr;
 
 use crate::{request_id::RequestId, task::Task, telemetry::chain};
 
@@ -29,6 +28,9 @@ pub const MEDIA_TYPE: &str = "application/problem+json";
 const RETRY_AFTER_SECS: u32 = 2;
 /// How many violations the sentence about an invalid request names.
 const MAX_SUMMARY: usize = 10;
+
+/// Why something failed, for the log. Several requests can have failed for it together.
+pub type Cause = Arc<dyn Error + Send + Sync>;
 
 /// What can go wrong while a request is served.
 ///
@@ -91,7 +93,7 @@ pub enum Fault {
     KeyReused,
     /// The database did not answer, or not in time, or has no room. Trying again may help.
     #[error("The database can't serve the request now. Try again in a moment.")]
-    Unavailable(#[source] DbErr),
+    Unavailable(#[source] Cause),
     /// The database can't serve now, for a reason that may be shown to everybody.
     #[error("The server is not ready: {reason}.")]
     NotReady {
@@ -99,14 +101,14 @@ pub enum Fault {
         reason: &'static str,
         /// What the database said.
         #[source]
-        cause: Option<DbErr>,
+        cause: Option<Cause>,
     },
     /// The request took longer than it may.
     #[error("The request took too long. Try again in a moment.")]
     TooSlow,
     /// The database refused a statement. Trying again won't help.
     #[error("The server failed; the operator finds the cause in the log by the request id.")]
-    Database(#[source] DbErr),
+    Database(#[source] Cause),
     /// A defect of ours.
     #[error("The server failed; the operator finds the cause in the log by the request id.")]
     Defect(#[source] Box<dyn Error + Send + Sync>),

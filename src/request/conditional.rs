@@ -46,6 +46,14 @@ impl Parameter for IfMatch {
 pub struct IfNoneMatch(EntityTags);
 
 impl IfNoneMatch {
+    /// What `read` finds in the first of the tags in which it finds something.
+    pub fn find<T>(&self, read: impl Fn(&str) -> Option<T>) -> Option<T> {
+        match &self.0 {
+            EntityTags::Any => None,
+            EntityTags::OneOf(tags) => tags.iter().find_map(|tag| read(&tag.opaque)),
+        }
+    }
+
     /// Whether the tag with `opaque` between its quotes is listed, by weak comparison.
     #[must_use]
     pub fn matches(&self, opaque: &str) -> bool {

@@ -24,14 +24,15 @@ impl DatabaseFile {
     ///
     /// # Errors
     /// It can't be opened or made; the message names the path.
-    pub(super) fn open(path: &Path) -> io::Result<Self> {
+    pub(super) fn open(path: &Path, reads_only: bool) -> io::Result<Self> {
         let named =
             |path: &Path, error: &io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
         if let Some(folder) = path.parent().filter(|folder| *folder != Path::new("")) {
             fs::create_dir_all(folder).map_err(|error| named(folder, &error))?;
         }
         let options = || OpenOptions::new().read(true).mode(0o600).clone();
-        let (file, is_read_only) = match options().write(true).create(true).truncate(false).open(path) {
+        let (file, is_read_only) = match options().write(!reads_only).create(!reads_only).truncate(false).open(path) {
+            Ok(file) if reads_only => (file, true),
             Ok(file) => (file, false),
             // Reads can be served all the same.
             Err(error) if is_refusal_to_write(&error) && path.is_file() => {
@@ -40,6 +41,10 @@ impl DatabaseFile {
             Err(error) => return Err(named(path, &error)),
         };
         Ok(Self { path: path.to_owned(), file: ManuallyDrop::new(file), is_read_only })
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Whether it can't be written.

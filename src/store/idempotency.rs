@@ -1,32 +1,27 @@
 //! Idempotent requests: those that take effect once, however often they are sent.
 //!
 //! The first request with a key stores its response in the transaction of its effect: there is never the one without the
-//! other. A repeat finds the response and is given it again. The key is reserved before the effect, so that of two requests
-//! at once the later one waits for the end of the other, and sees nothing half done.
+//! other. A repeat finds the response and is given it again. Both happen under the lock of the owner's row, so that of two
+//! requests at once the later one sees nothing half done.
 
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use sea_orm::{DatabaseTransaction, DbErr, sea_query::Expr};
+use sea_orm::DbErr;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use tokio::time::{self, timeout};
+use tokio::time;
 
-use super::{
-    Store, Tasks,
-    rows::{KeyColumn, unowned},
-};
+use super::{Outcome, Store, rows::unowned};
 use crate::{
     problem::Fault,
-    task::{ExpectedVersion, NewTask, Task, TaskCompletion, TaskId, min_key_retention_hours},
+    task::{ExpectedVersion, NewTask, TaskCompletion, TaskId, min_key_retention_hours},
     telemetry::chain,
 };
 
 /// For how long a key is kept: as long as is promised, and somewhat longer, because another server's clock may say when
 /// that is over.
 const RETENTION: TimeDelta = TimeDelta::hours(min_key_retention_hours!() + 1);
-/// How long a request waits for another one with its key.
-const KEY_WAIT_TIMEOUT: Duration = Duration::from_secs(3);
 /// How often old keys are looked for, and how many are deleted in one statement.
 const SWEEP_INTERVAL: Duration = Duration::from_mins(1);
 const SWEEP_BATCH: u64 = 200;
@@ -80,6 +75,14 @@ impl IdempotentRequest {
         Self { key, fingerprint: [&[FORM], &digest[..]].concat() }
     }
 
+    pub(super) fn key(&self) -> &str {
+        &self.key
+    }
+
+    pub(super) fn fingerprint(&self) -> &[u8] {
+        &self.fingerprint
+    }
+
     /// Whether this request is the one that was stored with `fingerprint`. Of a form that is unknown here, written by a newer
     /// version, nothing can be told, and the key decides.
     fn is(&self, fingerprint: &[u8]) -> bool {
@@ -87,62 +90,11 @@ impl IdempotentRequest {
     }
 }
 
-/// What a request came to.
-#[derive(Debug)]
-pub struct Outcome {
-    /// The task, as it was when the request took effect.
-    pub task: Task,
-    /// Whether that was at an earlier time, when the request was sent before.
-    pub is_replay: bool,
-}
-
-impl Outcome {
-    pub(super) fn first(task: Task) -> Self {
-        Self { task, is_replay: false }
-    }
-}
-
-impl Tasks<'_> {
-    /// Has `effect` if the request has not had it before, and answers it as it was answered the first time.
-    ///
-    /// # Errors
-    /// Those of `effect`, and then nothing is kept; [`Fault::KeyReused`] if the key came with another request;
-    /// [`Fault::KeyInUse`] if the request is just being served; [`Fault::Unavailable`] if the database did not answer.
-    pub(super) async fn once(
-        &self,
-        request: &IdempotentRequest,
-        effect: impl AsyncFnOnce(&DatabaseTransaction) -> Result<Task, Fault>,
-    ) -> Result<Outcome, Fault> {
-        // Whatever fails below rolls everything back: the transaction is dropped.
-        let transaction = self.store.begin().await?;
-        if !self.reserve_key(&transaction, request).await? {
-            let task = self.stored_response(&transaction, request).await?;
-            return Ok(Outcome { task, is_replay: true });
-        }
-        let task = effect(&transaction).await?;
-        let response = serde_json::to_string(&task).expect("a task is plain data");
-        let stored = self.rows.update_key(&request.key).col_expr(KeyColumn::Answer, Expr::val(response));
-        stored.exec(&transaction).await?;
-        transaction.commit().await?;
-        Ok(Outcome::first(task))
-    }
-
-    /// Reserves the key, and tells whether it is new. While another request with it is being served, it waits.
-    async fn reserve_key(&self, on: &DatabaseTransaction, request: &IdempotentRequest) -> Result<bool, Fault> {
-        let now = self.store.clock.now().into();
-        let insert = self.rows.insert_key(&request.key, &request.fingerprint, now).exec_without_returning(on);
-        Ok(timeout(KEY_WAIT_TIMEOUT, insert).await.map_err(|_| Fault::KeyInUse)?? == 1)
-    }
-
-    /// What the first request with this key was answered.
-    async fn stored_response(&self, on: &DatabaseTransaction, request: &IdempotentRequest) -> Result<Task, Fault> {
-        let row = self.rows.select_key(&request.key).one(on).await?;
-        // It was there a moment ago, and has been swept since.
-        let row = row.ok_or(Fault::KeyInUse)?;
-        if !request.is(&row.fingerprint) {
-            return Err(Fault::KeyReused);
-        }
-        serde_json::from_str(&row.answer).map_err(Fault::defect)
+/// The answer to a request whose key was found, with what is stored.
+pub(super) fn replay(request: Option<&IdempotentRequest>, fingerprint: &[u8], answer: &str) -> Result<Outcome, Fault> {
+    match request {
+        Some(request) if request.is(fingerprint) => Outcome::replay(answer),
+        _ => Err(Fault::KeyReused),
     }
 }
 
@@ -171,7 +123,7 @@ impl Store {
     /// The database did not answer.
     pub async fn sweep_batch(&self) -> Result<u64, DbErr> {
         let limit = DateTime::<Utc>::from(self.clock.now()) - RETENTION;
-        Ok(unowned::delete_old_keys(limit, SWEEP_BATCH).exec(&self.pools.write).await?.rows_affected)
+        Ok(unowned::delete_old_keys(limit, SWEEP_BATCH).exec(&self.upkeep.write).await?.rows_affected)
     }
 }
 

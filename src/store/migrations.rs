@@ -69,7 +69,7 @@ impl Store {
             let mut tables = Vec::new();
             for table in migration::tables_of(&step.name) {
                 let count = Statement::from_string(self.backend(), format!("select count(*) as rows from {table}"));
-                let row = self.pools.read.query_one_raw(count).await?;
+                let row = self.upkeep.read.query_one_raw(count).await?;
                 let rows = row.map_or(Ok(0), |row| row.try_get_by_index::<i64>(0))?;
                 tables.push((*table, rows.unsigned_abs()));
             }
@@ -100,7 +100,7 @@ impl Store {
     /// # Errors
     /// The database did not answer, or has a step that this version doesn't know.
     pub async fn migration_status(&self) -> Result<Vec<Step>, DbErr> {
-        steps(&self.pools.read).await
+        steps(&self.upkeep.read).await
     }
 
     /// The schema's history as it is before anything has been applied.

@@ -1,45 +1,94 @@
 //! Every SQL statement, and the connections to run them on.
 //!
 //! The rows are reached through [`Store::tasks`] only, which takes an [`Owner`]: unscoped access can't be written. Inside,
-//! the entities are private to [`rows`], which hands out statements that are narrowed to an owner already.
+//! what is asked is a request that names its owner; requests wait in a [`queue`] and are served in sets, by `postgres.rs` with
+//! the texts in `statements.rs`, or by `sqlite.rs`. The entities are private to [`rows`].
 //!
-//! What it guarantees: each change is one statement, or one transaction where its response is stored for a repeat. The
-//! database makes it whole or not at all, and its success is told only when it is kept. On SQLite all writes of this
-//! process pass through one connection, in order; only another process can make them wait for a lock, for as long as
-//! `database.acquire_timeout_ms` says.
+//! What it guarantees: a change, its owner's revision, and the response that is stored for a repeat are one transaction. The
+//! database makes it whole or not at all, and its success is told only when it is kept. Revisions are in the order of the
+//! commits. What one request of a set breaks does not fail the others.
 
-use std::time::Duration;
+use std::{
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use sea_orm::{
     AccessMode, ConnectionTrait, DatabaseTransaction, DbBackend, DbErr, RuntimeErr, SqliteTransactionMode, SqlxError,
     Statement, TransactionOptions, TransactionTrait,
 };
+use tokio::task::JoinSet;
 
-use crate::{auth::Owner, clock::Clock, config, problem::Fault};
+use crate::{
+    auth::Owner,
+    clock::Clock,
+    config,
+    problem::{Cause, Fault},
+};
 
 mod connections;
 mod file;
 mod idempotency;
 mod migrations;
+mod pages;
 mod pooler;
+mod postgres;
+mod queue;
+mod request;
 pub mod rows;
+mod sqlite;
+mod statements;
 mod tasks;
 
-pub use idempotency::{IdempotentRequest, Outcome};
+use connections::Upkeep;
+pub use idempotency::IdempotentRequest;
+use idempotency::replay;
 pub use migrations::{Loss, Step};
-pub use tasks::{Page, Tasks};
-
-use connections::Pools;
-use rows::Rows;
+use pages::Pages;
+use postgres::Postgres;
+use queue::Queue;
+pub use request::{Listed, Outcome, Page};
+pub use tasks::Tasks;
 
 /// After this time, asking for readiness tries again whether a pooler keeps prepared statements apart.
 const READY_POOLER_CHECK_AGE: Duration = Duration::from_mins(1);
+/// How long a request waits for what somebody else has locked, in milliseconds.
+const LOCK_TIMEOUT_MS: u64 = 3_000;
+/// The revision of an owner whom the database does not know.
+const NO_REVISION: i64 = -1;
 
 /// Everything that is kept. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Store {
-    pools: Pools,
+    queue: Arc<Queue>,
+    pages: Arc<Pages>,
+    lanes: Arc<Lanes>,
+    upkeep: Upkeep,
     clock: Clock,
+}
+
+/// Those who serve the queue. When the last store is dropped, they end.
+#[derive(Default)]
+struct Lanes {
+    queue: Option<Arc<Queue>>,
+    tasks: Mutex<JoinSet<()>>,
+}
+
+impl fmt::Debug for Lanes {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        to.debug_struct("Lanes").finish_non_exhaustive()
+    }
+}
+
+impl Drop for Lanes {
+    fn drop(&mut self) {
+        if let Some(queue) = &self.queue {
+            queue.close().into_iter().for_each(|request| request.fail(closed()));
+        }
+        // They finish what they have taken, and end by themselves.
+        self.tasks.get_mut().unwrap_or_else(PoisonError::into_inner).detach_all();
+    }
 }
 
 impl Store {
@@ -48,8 +97,48 @@ impl Store {
     ///
     /// # Errors
     /// The address is not one that the driver understands, or a SQLite file can't be opened or made.
+    ///
+    /// # Panics
+    /// Outside of an asynchronous runtime, on which what serves the requests is started.
     pub fn new(settings: &config::Database) -> Result<Self, DbErr> {
-        Ok(Self { pools: connections::open_pools(settings)?, clock: Clock })
+        let upkeep = connections::open(settings)?;
+        let patience = Duration::from_millis(settings.acquire_timeout_ms.get());
+        let connections = settings.max_connections.get();
+        let single_owner = settings.sets == config::Sets::Owner;
+        let mut tasks = JoinSet::new();
+        let queue = match (&upkeep.pooler, &upkeep.file) {
+            (Some(check), _) => {
+                let lanes = postgres::lanes(connections);
+                let count = lanes.len();
+                let queue = Queue::new(lanes, single_owner);
+                let options = postgres::options(settings).map_err(connections::unusable)?;
+                let postgres = Arc::new(Postgres::new(options, Arc::clone(check), Arc::clone(&queue), patience));
+                for lane in 0..count {
+                    let postgres = Arc::clone(&postgres);
+                    tasks.spawn(async move { postgres.serve(lane).await });
+                }
+                queue
+            }
+            (None, Some(file)) => {
+                let lanes = sqlite::lanes(connections);
+                let count = lanes.len();
+                let queue = Queue::new(lanes, single_owner);
+                let (queue_of_lanes, file) = (Arc::clone(&queue), Arc::clone(file));
+                let sqlite = sqlite::Sqlite { file, queue: queue_of_lanes, patience };
+                for thread in sqlite.start(count) {
+                    tasks.spawn_blocking(move || drop(thread.join()));
+                }
+                queue
+            }
+            (None, None) => return Err(DbErr::Custom("there is no database".to_owned())),
+        };
+        Ok(Self {
+            lanes: Arc::new(Lanes { queue: Some(Arc::clone(&queue)), tasks: Mutex::new(tasks) }),
+            queue,
+            pages: Arc::new(Pages::new(settings.page_cache_mb.get::<u64>() * 1024 * 1024)),
+            upkeep,
+            clock: Clock,
+        })
     }
 
     /// As [`new`](Self::new), but makes nothing: there is none if the SQLite file is missing.
@@ -63,7 +152,7 @@ impl Store {
     /// `owner`'s tasks.
     #[must_use]
     pub fn tasks<'s>(&'s self, owner: &'s Owner) -> Tasks<'s> {
-        Tasks { store: self, rows: Rows::of(owner) }
+        Tasks { store: self, owner }
     }
 
     /// Asks the database whether it can serve, writes included.
@@ -71,24 +160,22 @@ impl Store {
     /// # Errors
     /// [`Fault::NotReady`] with the reason.
     pub async fn ready(&self) -> Result<(), Fault> {
-        self.is_kept()?;
-        self.probe().await.map_err(|cause| {
-            let reason = reason(&cause);
-            Fault::NotReady { reason, cause: Some(cause) }
-        })?;
-        Ok(())
+        if self.upkeep.file.as_ref().is_some_and(|file| !file.is_in_place()) {
+            return Err(Fault::NotReady { reason: GONE, cause: None });
+        }
+        self.probe().await.map_err(|error| Fault::NotReady { reason: reason(&error), cause: Some(Arc::new(error)) })
     }
 
     async fn probe(&self) -> Result<(), DbErr> {
         self.check_pooler(READY_POOLER_CHECK_AGE).await?;
-        rows::unowned::probe().one(&self.pools.read).await?;
+        rows::unowned::probe().one(&self.upkeep.read).await?;
         if self.backend() == DbBackend::Sqlite {
             // Nothing less than a write tells whether the file can be written and the disk has room.
             let write = "update seaql_migrations set applied_at = applied_at";
-            return self.pools.write.execute_unprepared(write).await.map(drop);
+            return self.upkeep.write.execute_unprepared(write).await.map(drop);
         }
         let ask = "select pg_is_in_recovery() or current_setting('transaction_read_only')::boolean";
-        let row = self.pools.read.query_one_raw(Statement::from_string(DbBackend::Postgres, ask)).await?;
+        let row = self.upkeep.read.query_one_raw(Statement::from_string(DbBackend::Postgres, ask)).await?;
         match row.map(|row| row.try_get_by_index(0)).transpose()? {
             Some(false) => Ok(()),
             _ => Err(DbErr::Custom(READS_ONLY.to_owned())),
@@ -98,7 +185,7 @@ impl Store {
     /// Whether another server has the same SQLite file open, as far as can be told. This one has it from now on.
     #[must_use]
     pub fn shares_its_file(&self) -> bool {
-        self.pools.file.as_ref().is_some_and(|file| !file.is_ours_alone())
+        self.upkeep.file.as_ref().is_some_and(|file| !file.is_ours_alone())
     }
 
     /// Tries to reach the database. The pool would only say that it took too long; this says why.
@@ -110,7 +197,7 @@ impl Store {
     }
 
     async fn check_pooler(&self, max_age: Duration) -> Result<(), DbErr> {
-        match &self.pools.pooler {
+        match &self.upkeep.pooler {
             Some(check) => check.ensure(max_age).await.map_err(connections::unusable),
             None => Ok(()),
         }
@@ -122,11 +209,14 @@ impl Store {
         is_transient(error)
     }
 
-    /// Closes the connections, after what is under way on them, which may take long.
+    /// Serves no more requests, and waits for those under way, which may take long.
     pub async fn close(self) {
+        self.queue.close().into_iter().for_each(|request| request.fail(closed()));
+        let mut tasks = std::mem::take(&mut *self.lanes.tasks.lock().unwrap_or_else(PoisonError::into_inner));
+        while tasks.join_next().await.is_some() {}
         // The only possible error is that they are closed.
-        let _ = self.pools.read.close().await;
-        let _ = self.pools.write.close().await;
+        let _ = self.upkeep.read.close().await;
+        let _ = self.upkeep.write.close().await;
     }
 
     /// Begins a transaction that writes. It is taken back unless it is committed.
@@ -137,25 +227,40 @@ impl Store {
             // Takes the lock at once. A deferred one would fail when it comes to write after another has.
             sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
         };
-        self.pools.write.begin_with_options(options).await
+        self.upkeep.write.begin_with_options(options).await
     }
 
     fn backend(&self) -> DbBackend {
-        self.pools.read.get_database_backend()
+        self.upkeep.read.get_database_backend()
     }
+}
 
-    /// Makes sure that what has just been written can be found again.
-    fn is_kept(&self) -> Result<(), Fault> {
-        match &self.pools.file {
-            Some(file) if !file.is_in_place() => Err(Fault::NotReady { reason: GONE, cause: None }),
-            _ => Ok(()),
-        }
+/// What becomes of a request when nobody serves any more, or too many wait.
+fn closed() -> Fault {
+    Fault::Unavailable(request::cause("too many requests wait for the database, or the server stops"))
+}
+
+/// The same fault for another request that failed with it.
+fn shared(fault: &Fault) -> Fault {
+    match fault {
+        Fault::Unavailable(cause) => Fault::Unavailable(Cause::clone(cause)),
+        Fault::Database(cause) => Fault::Database(Cause::clone(cause)),
+        Fault::NotReady { reason, cause } => Fault::NotReady { reason, cause: cause.clone() },
+        other => Fault::defect(other.to_string()),
+    }
+}
+
+impl From<Arc<SqlxError>> for Fault {
+    fn from(error: Arc<SqlxError>) -> Self {
+        let passes = is_transient_in_sqlx(&error) || is_read_only_in_sqlx(&error);
+        if passes { Self::Unavailable(error) } else { Self::Database(error) }
     }
 }
 
 impl From<DbErr> for Fault {
     fn from(error: DbErr) -> Self {
-        if is_transient(&error) || is_read_only(&error) { Self::Unavailable(error) } else { Self::Database(error) }
+        let passes = is_transient(&error) || is_read_only(&error);
+        if passes { Self::Unavailable(Arc::new(error)) } else { Self::Database(Arc::new(error)) }
     }
 }
 
@@ -179,14 +284,14 @@ fn reason(error: &DbErr) -> &'static str {
 
 /// What the database answered: SQLite's primary code, or PostgreSQL's SQLSTATE.
 fn code(error: &DbErr) -> Option<(Option<u32>, String)> {
-    match sqlx_error(error)? {
-        SqlxError::Database(answer) => {
-            let code = answer.code().unwrap_or_default().into_owned();
-            let number = code.parse::<u32>().ok().filter(|_| code.len() < 5).map(|number| number & 0xff);
-            Some((number, code))
-        }
-        _ => None,
-    }
+    code_in_sqlx(sqlx_error(error)?)
+}
+
+fn code_in_sqlx(error: &SqlxError) -> Option<(Option<u32>, String)> {
+    let SqlxError::Database(answer) = error else { return None };
+    let code = answer.code().unwrap_or_default().into_owned();
+    let number = code.parse::<u32>().ok().filter(|_| code.len() < 5).map(|number| number & 0xff);
+    Some((number, code))
 }
 
 fn sqlx_error(error: &DbErr) -> Option<&SqlxError> {
@@ -200,20 +305,40 @@ fn sqlx_error(error: &DbErr) -> Option<&SqlxError> {
 
 /// Whether the database takes no writes, which trying again won't change.
 fn is_read_only(error: &DbErr) -> bool {
-    code(error).is_some_and(|(number, code)| number == Some(8) || code == "25006")
+    sqlx_error(error).is_some_and(is_read_only_in_sqlx)
+}
+
+fn is_read_only_in_sqlx(error: &SqlxError) -> bool {
+    code_in_sqlx(error).is_some_and(|(number, code)| number == Some(8) || code == "25006")
 }
 
 fn is_transient(error: &DbErr) -> bool {
     match sqlx_error(error) {
         None => matches!(error, DbErr::ConnectionAcquire(_)),
-        Some(SqlxError::Io(_) | SqlxError::PoolTimedOut | SqlxError::PoolClosed | SqlxError::WorkerCrashed) => true,
-        Some(SqlxError::Database(_)) => match code(error).unwrap_or_default() {
+        Some(error) => is_transient_in_sqlx(error),
+    }
+}
+
+fn is_transient_in_sqlx(error: &SqlxError) -> bool {
+    match error {
+        SqlxError::Io(_) | SqlxError::PoolTimedOut | SqlxError::PoolClosed | SqlxError::WorkerCrashed => true,
+        SqlxError::Database(_) => match code_in_sqlx(error).unwrap_or_default() {
             // SQLite: busy, locked, input or output failed, full, no descriptor left to open the file with.
             (Some(number), _) => matches!(number, 5 | 6 | 10 | 13 | 14),
             // PostgreSQL's classes: connection, resources, an operator's intervention; a transaction that lost against
             // another, or against a lock.
             (None, code) => ["08", "53", "57", "40"].iter().any(|class| code.starts_with(class)) || code == "55P03",
         },
-        Some(_) => false,
+        _ => false,
+    }
+}
+
+/// Whether the connection is of no use any more: there is no answer, or the database has ended it.
+fn is_lost(error: &SqlxError) -> bool {
+    match error {
+        SqlxError::Database(_) => {
+            code_in_sqlx(error).is_some_and(|(_, code)| code.starts_with("08") || code.starts_with("57P"))
+        }
+        _ => true,
     }
 }

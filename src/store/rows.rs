@@ -1,23 +1,15 @@
-//! The tables. The entities are private to this file, which hands out only statements that are narrowed to one owner:
-//! whoever forgets whose rows are meant has nothing to write the statement with.
+//! The tables. The entities are private to this file: whoever forgets whose rows are meant has nothing to write a statement
+//! with.
 //!
 //! ```compile_fail,E0603
 //! // Not outside this file, not even in the rest of the store.
 //! use taskpact::store::rows::tasks::Entity;
 //! ```
 //!
-//! What has no owner stands in `unowned`, with the reason. The suite compares [`tables`] with those that the migrations
-//! make.
+//! Requests are served by statements on sets, each row of which names its owner: `statements.rs`. What has no owner stands in
+//! `unowned`, with the reason. The suite compares [`tables`] with those that the migrations make.
 
-use sea_orm::{
-    ActiveValue::Set, DbBackend, DeleteMany, EntityTrait, InsertMany, QueryFilter, Schema, Select, UpdateMany,
-    sea_query::OnConflict,
-};
-
-use crate::{auth::Owner, task::TaskId};
-
-pub(super) use idempotency_keys::{COLUMN as KEY, Column as KeyColumn};
-pub(super) use tasks::{COLUMN as TASK, Column as TaskColumn, Model as TaskRow};
+use sea_orm::{DbBackend, Schema};
 
 /// The tables as this file takes them to be, as statements that would make them.
 #[must_use]
@@ -31,88 +23,6 @@ pub fn tables(backend: DbBackend) -> Vec<String> {
     tables.iter().map(|table| backend.build(table).to_string()).collect()
 }
 
-/// One owner's rows.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Rows<'o> {
-    owner: &'o Owner,
-}
-
-impl<'o> Rows<'o> {
-    pub(super) fn of(owner: &'o Owner) -> Self {
-        Self { owner }
-    }
-
-    /// The insertion of the owner's own row, which its other rows refer to. It may be there already.
-    pub(super) fn insert_user(self) -> InsertMany<users::ActiveModel> {
-        let row = users::ActiveModel { id: Set(self.owner.id().to_owned()) };
-        users::Entity::insert_many([row]).on_conflict(OnConflict::column(users::Column::Id).do_nothing().to_owned())
-    }
-
-    pub(super) fn select_tasks(self) -> Select<tasks::Entity> {
-        self.tasks(tasks::Entity::find())
-    }
-
-    pub(super) fn select_task(self, id: TaskId) -> Select<tasks::Entity> {
-        self.task(tasks::Entity::find(), id)
-    }
-
-    pub(super) fn update_task(self, id: TaskId) -> UpdateMany<tasks::Entity> {
-        self.task(tasks::Entity::update_many(), id)
-    }
-
-    pub(super) fn delete_task(self, id: TaskId) -> DeleteMany<tasks::Entity> {
-        self.task(tasks::Entity::delete_many(), id)
-    }
-
-    /// The insertion of `row`, whoever it says it belongs to, as the owner's.
-    // As one of many: the driver then reads to the end of the answer. To take one row and stop, as it does for a single
-    // one, would leave unread whether SQLite could commit.
-    pub(super) fn insert_task(self, row: TaskRow) -> InsertMany<tasks::ActiveModel> {
-        let row = TaskRow { user_id: self.owner.id().to_owned(), ..row };
-        let row: tasks::ActiveModel = row.into();
-        tasks::Entity::insert_many([sea_orm::ActiveModelTrait::reset_all(row)])
-    }
-
-    pub(super) fn select_key(self, key: &str) -> Select<idempotency_keys::Entity> {
-        self.key(idempotency_keys::Entity::find(), key)
-    }
-
-    pub(super) fn update_key(self, key: &str) -> UpdateMany<idempotency_keys::Entity> {
-        self.key(idempotency_keys::Entity::update_many(), key)
-    }
-
-    /// The insertion of a key, unless the owner has it already.
-    pub(super) fn insert_key(
-        self,
-        key: &str,
-        fingerprint: &[u8],
-        created_at: chrono::DateTime<chrono::Utc>,
-    ) -> InsertMany<idempotency_keys::ActiveModel> {
-        let row = idempotency_keys::ActiveModel {
-            user_id: Set(self.owner.id().to_owned()),
-            key: Set(key.to_owned()),
-            fingerprint: Set(fingerprint.to_owned()),
-            // Nobody sees it: it is set before the transaction ends.
-            answer: Set(String::new()),
-            created_at: Set(created_at),
-        };
-        idempotency_keys::Entity::insert_many([row])
-            .on_conflict(OnConflict::columns([KeyColumn::UserId, KeyColumn::Key]).do_nothing().to_owned())
-    }
-
-    fn tasks<Q: QueryFilter>(self, statement: Q) -> Q {
-        statement.filter(TASK.user_id.eq(self.owner.id()))
-    }
-
-    fn task<Q: QueryFilter>(self, statement: Q, id: TaskId) -> Q {
-        self.tasks(statement).filter(TASK.id.eq(id.0))
-    }
-
-    fn key<Q: QueryFilter>(self, statement: Q, key: &str) -> Q {
-        statement.filter(KEY.user_id.eq(self.owner.id())).filter(KEY.key.eq(key))
-    }
-}
-
 /// The statements that belong to no owner. None gives out what a user wrote.
 pub(super) mod unowned {
     use chrono::{DateTime, Utc};
@@ -121,7 +31,10 @@ pub(super) mod unowned {
         sea_query::{Expr, LockBehavior, LockType},
     };
 
-    use super::{KEY, KeyColumn, idempotency_keys, tasks};
+    use super::{
+        idempotency_keys::{self, COLUMN as KEY, Column as KeyColumn},
+        tasks,
+    };
 
     /// Asks every table for nothing: readiness is about the database, not about anybody's rows.
     pub(in crate::store) fn probe() -> Select<tasks::Entity> {
@@ -155,6 +68,9 @@ mod users {
     pub(in crate::store) struct Model {
         #[sea_orm(primary_key, auto_increment = false, column_type = "String(StringLen::N(255))")]
         pub id: String,
+        /// Rises with every change of the user's tasks.
+        #[sea_orm(default_value = 0)]
+        pub revision: i64,
     }
 
     impl ActiveModelBehavior for ActiveModel {}
@@ -181,6 +97,9 @@ mod tasks {
         pub created_at: DateTimeUtc,
         pub updated_at: DateTimeUtc,
         pub version: i32,
+        /// The user's revision at the last change.
+        #[sea_orm(default_value = 0)]
+        pub revision: i64,
     }
 
     impl ActiveModelBehavior for ActiveModel {}

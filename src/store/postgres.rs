@@ -1,0 +1,676 @@
+//! PostgreSQL: lanes that each own a connection and serve sets of requests.
+//!
+//! A set is one statement, which is its own transaction: nobody begins one that could be forgotten, and a connection never
+//! goes back to a pool. What one request of a set breaks does not fail the others: a set that fails as a whole has been rolled
+//! back, and its requests are tried again alone.
+
+use std::{
+    cmp::Reverse,
+    collections::HashMap,
+    str::FromStr,
+    sync::{Arc, LazyLock, Mutex},
+    time::{Duration, Instant},
+};
+
+use chrono::{DateTime, Utc};
+use sqlx::{
+    Arguments, ConnectOptions, Connection, Error as SqlxError, PgConnection, Row,
+    postgres::{PgArguments, PgConnectOptions, PgRow},
+};
+use tokio::time::{sleep, timeout};
+use uuid::Uuid;
+
+use super::{
+    idempotency::IdempotentRequest,
+    is_lost,
+    pooler::PoolerCheck,
+    queue::{Queue, Roles},
+    request::{Change, Create, Get, Kind, List, Listed, Outcome, Page, Remove, Request, cause, unavailable},
+    statements::{self, Waits, outcome},
+};
+use crate::{
+    auth::Owner,
+    config,
+    problem::{Cause, Fault},
+    task::{Description, ExpectedVersion, Task, TaskId, Title},
+};
+
+/// A connection that has been idle for longer is tried before something is written on it: the database may have closed it.
+const TRUSTED_IDLE: Duration = Duration::from_secs(5);
+/// How long such a trial may take.
+const TRIAL_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long a set may take. Nothing in it waits for others, so this is for a database, or a network, that hangs.
+const SET_TIMEOUT: Duration = Duration::from_secs(5);
+/// After what time a connection is tried for again.
+const CONNECT_PAUSE: Duration = Duration::from_millis(50);
+/// For how long it is taken for granted that a pooler is what it was, when a connection is made.
+const POOLER_CHECK_AGE: Duration = Duration::from_secs(10);
+/// After what time a request is tried again whose task somebody else has locked.
+const LOCKED_PAUSE: Duration = Duration::from_millis(20);
+/// How often a request that waits for locks is tried, if it loses against others.
+const MAX_ATTEMPTS: usize = 4;
+/// No id is greater.
+const LAST_ID: Uuid = Uuid::max();
+
+/// How the driver is told to connect.
+pub(super) fn options(settings: &config::Database) -> Result<PgConnectOptions, SqlxError> {
+    let options = PgConnectOptions::from_str(settings.url.expose())?
+        .disable_statement_logging()
+        // Poolers refuse it as a parameter of the connection, and nothing here has such digits.
+        .extra_float_digits(None);
+    let is_named = options.get_application_name().is_some();
+    Ok(if is_named { options } else { options.application_name("taskpact") })
+}
+
+/// What the lanes are for, by how many there are. Reads never wait behind writes, nor these behind those that wait for locks,
+/// if there are lanes enough.
+pub(super) fn lanes(connections: usize) -> Vec<Roles> {
+    let all = Roles::of(|_| true);
+    let reads = Roles::of(|kind| !kind.writes());
+    let sets = Roles::of(|kind| kind.writes() && kind != Kind::Patient);
+    let patient = Roles::of(|kind| kind == Kind::Patient);
+    match connections {
+        0 | 1 => vec![all],
+        2 => vec![reads, Roles::of(Kind::writes)],
+        3 => vec![reads, sets, patient],
+        count => {
+            let quarter = count.div_ceil(4);
+            [vec![reads; quarter], vec![sets; count - 2 * quarter], vec![patient; quarter]].concat()
+        }
+    }
+}
+
+/// What all lanes share.
+pub(super) struct Postgres {
+    options: PgConnectOptions,
+    check: Arc<PoolerCheck>,
+    queue: Arc<Queue>,
+    /// How long a request waits for its turn.
+    patience: Duration,
+    /// Why there was no connection, the last time that one was wanted.
+    outage: Mutex<Option<Cause>>,
+}
+
+/// A lane's connection.
+#[derive(Default)]
+struct Link {
+    connection: Option<PgConnection>,
+    used: Option<Instant>,
+}
+
+/// Why a statement failed.
+enum Failed {
+    /// The database has refused it: nothing of it has been done.
+    RolledBack(Arc<SqlxError>),
+    /// There is no answer. It may have been done.
+    Lost(Cause),
+}
+
+/// What a write came to.
+enum Verdict {
+    Done,
+    Task(Task),
+    Stored { fingerprint: Vec<u8>, answer: String },
+    Mismatch(Task),
+    Missing,
+    Locked,
+}
+
+struct Texts {
+    get: String,
+    list: [String; 3],
+    /// By whether they wait, and whether there are keys.
+    create: [[String; 2]; 2],
+    change: [[String; 2]; 2],
+    remove: [String; 2],
+}
+
+static TEXTS: LazyLock<Texts> = LazyLock::new(|| {
+    let both = |text: fn(Waits, bool) -> String| {
+        [Waits::No, Waits::ForOwner].map(|waits| [false, true].map(|has_keys| text(waits, has_keys)))
+    };
+    Texts {
+        get: statements::get(),
+        list: ["", "and t.completed_at is null", "and t.completed_at is not null"].map(statements::list),
+        create: both(statements::create),
+        change: both(statements::change),
+        remove: [Waits::No, Waits::ForOwner].map(statements::remove),
+    }
+});
+
+impl Postgres {
+    pub(super) fn new(
+        options: PgConnectOptions,
+        check: Arc<PoolerCheck>,
+        queue: Arc<Queue>,
+        patience: Duration,
+    ) -> Self {
+        Self { options, check, queue, patience, outage: Mutex::default() }
+    }
+
+    /// Serves sets until the queue is closed.
+    pub(super) async fn serve(&self, lane: usize) {
+        let mut link = Link::default();
+        while let Some(mut taken) = self.queue.take(lane).await {
+            let mut requests = std::mem::take(&mut taken.requests);
+            requests.retain(|request| !request.is_abandoned());
+            for late in requests.extract_if(.., |request| request.since().elapsed() > self.patience) {
+                late.fail(Fault::Unavailable(self.why_late()));
+            }
+            match taken.kind {
+                _ if requests.is_empty() => {}
+                Kind::Get | Kind::ListAll | Kind::ListPending | Kind::ListCompleted => {
+                    self.read(&mut link, taken.kind, requests).await;
+                }
+                Kind::Create | Kind::Change | Kind::Remove => self.write(&mut link, requests).await,
+                Kind::Patient => {
+                    for request in requests {
+                        self.write_patiently(&mut link, request).await;
+                    }
+                }
+            }
+            link.used = Some(Instant::now());
+        }
+        if let Some(connection) = link.connection {
+            // Whether it ends well is of no interest any more.
+            let _ = timeout(TRIAL_TIMEOUT, connection.close()).await;
+        }
+    }
+
+    fn why_late(&self) -> Cause {
+        let outage = self.outage.lock().expect("nothing panics with it").clone();
+        outage.unwrap_or_else(|| cause("the database is too busy"))
+    }
+
+    /// Sees to it that there is a connection. `since` is when the request was made that waits for it.
+    async fn connect<'l>(&self, link: &'l mut Link, since: Instant) -> Result<&'l mut PgConnection, Cause> {
+        let outage = |cause: Option<Cause>| *self.outage.lock().expect("nothing panics with it") = cause;
+        while link.connection.is_none() {
+            let connecting = async {
+                self.check.ensure(POOLER_CHECK_AGE).await?;
+                self.options.connect().await
+            };
+            let late = || Err(SqlxError::Io(std::io::ErrorKind::TimedOut.into()));
+            match timeout(self.patience, connecting).await.unwrap_or_else(|_| late()) {
+                Ok(connection) => {
+                    link.connection = Some(connection);
+                    outage(None);
+                }
+                Err(error) => {
+                    let passes = super::is_transient_in_sqlx(&error);
+                    let cause: Cause = Arc::new(error);
+                    outage(Some(Cause::clone(&cause)));
+                    if !passes || since.elapsed() > self.patience {
+                        return Err(cause);
+                    }
+                    sleep(CONNECT_PAUSE).await;
+                }
+            }
+        }
+        Ok(link.connection.as_mut().expect("it has just been made"))
+    }
+
+    /// Runs a statement, and gives up the connection if there is no answer.
+    async fn run(
+        &self,
+        link: &mut Link,
+        text: &'static str,
+        arguments: PgArguments,
+        limit: Duration,
+    ) -> Result<Vec<PgRow>, Failed> {
+        let connection = link.connection.as_mut().expect("whoever runs a statement has connected");
+        let failed = match timeout(limit, sqlx::query_with(text, arguments).fetch_all(connection)).await {
+            Ok(Ok(rows)) => return Ok(rows),
+            Ok(Err(error)) if is_lost(&error) => Failed::Lost(Arc::new(error)),
+            Ok(Err(error @ SqlxError::Database(_))) => return Err(Failed::RolledBack(Arc::new(error))),
+            Ok(Err(error)) => Failed::Lost(Arc::new(error)),
+            Err(_) => Failed::Lost(Arc::new(SqlxError::Io(std::io::ErrorKind::TimedOut.into()))),
+        };
+        // What may still come on it would be taken for the answer to something else.
+        link.connection = None;
+        Err(failed)
+    }
+
+    /// Serves requests that only read. They are repeated on another connection if one is lost.
+    async fn read(&self, link: &mut Link, kind: Kind, requests: Vec<Request>) {
+        match self.read_set(link, kind, &requests).await {
+            Ok(answers) => answers.into_iter().zip(requests).for_each(|(answer, request)| answer.give(request)),
+            // One of them is to blame. Which one, each alone shows.
+            Err(Failed::RolledBack(cause)) if requests.len() == 1 => {
+                for request in requests {
+                    request.fail(Fault::from(Arc::clone(&cause)));
+                }
+            }
+            Err(Failed::RolledBack(_)) => {
+                for request in requests {
+                    Box::pin(self.read(link, kind, vec![request])).await;
+                }
+            }
+            Err(Failed::Lost(cause)) => requests.into_iter().for_each(|request| request.fail(unavailable(&cause))),
+        }
+    }
+
+    async fn read_set(&self, link: &mut Link, kind: Kind, requests: &[Request]) -> Result<Vec<Read>, Failed> {
+        let since = requests.iter().map(Request::since).min().unwrap_or_else(Instant::now);
+        let mut is_repeated = false;
+        loop {
+            self.connect(link, since).await.map_err(Failed::Lost)?;
+            let outcome = if kind == Kind::Get {
+                self.get(link, requests.iter().filter_map(Request::as_get)).await
+            } else {
+                self.list(link, kind, requests.iter().filter_map(Request::as_list)).await
+            };
+            match outcome {
+                Err(Failed::Lost(_)) if !is_repeated => is_repeated = true,
+                outcome => return outcome,
+            }
+        }
+    }
+
+    async fn get(&self, link: &mut Link, gets: impl Iterator<Item = &Get>) -> Result<Vec<Read>, Failed> {
+        let (mut owners, mut ids) = (Vec::new(), Vec::new());
+        for get in gets {
+            owners.push(get.owner.id());
+            ids.push(get.work.0);
+        }
+        let arguments = arguments(|all| {
+            all.add(&owners)?;
+            all.add(&ids)
+        });
+        let mut found: Vec<Option<Task>> = vec![None; ids.len()];
+        for row in self.run(link, &TEXTS.get, arguments, SET_TIMEOUT).await? {
+            let n = place(&row, found.len())?;
+            let task = task(&row, 1)?;
+            // Of the owner and the id that were asked for, or of nobody.
+            found[n] = (task.user_id == owners[n] && task.id.0 == ids[n]).then_some(task);
+        }
+        Ok(found.into_iter().map(Read::Task).collect())
+    }
+
+    async fn list(&self, link: &mut Link, kind: Kind, lists: impl Iterator<Item = &List>) -> Result<Vec<Read>, Failed> {
+        // Who asks for the same is given the same.
+        let (mut asked, mut places) = (Vec::new(), Vec::new());
+        let mut known = HashMap::new();
+        for list in lists {
+            let place = *known.entry((&list.owner, &list.work)).or_insert_with(|| {
+                asked.push((list.owner.id(), &list.work));
+                asked.len() - 1
+            });
+            places.push(place);
+        }
+        let column = |of: fn(&super::request::Listing) -> Option<i64>| {
+            asked.iter().map(|(_, work)| of(work)).collect::<Vec<_>>()
+        };
+        let arguments = arguments(|all| {
+            all.add(asked.iter().map(|(owner, _)| *owner).collect::<Vec<_>>())?;
+            all.add(asked.iter().map(|(_, work)| work.after.map_or(LAST_ID, |id| id.0)).collect::<Vec<_>>())?;
+            // One more than asked for tells whether there are more.
+            all.add(asked.iter().map(|(_, work)| i64::from(work.limit) + 1).collect::<Vec<_>>())?;
+            all.add(column(|work| work.callers))?;
+            all.add(column(|work| work.kept))
+        });
+        let text = match kind {
+            Kind::ListPending => &TEXTS.list[1],
+            Kind::ListCompleted => &TEXTS.list[2],
+            _ => &TEXTS.list[0],
+        };
+        let mut found: Vec<(i64, Vec<Task>)> = vec![(super::NO_REVISION, Vec::new()); asked.len()];
+        for row in self.run(link, text, arguments, SET_TIMEOUT).await? {
+            let n = place(&row, found.len())?;
+            if let Some(revision) = column_of(&row, 1)? {
+                found[n].0 = revision;
+            }
+            let is_page: Option<Uuid> = column_of(&row, 3)?;
+            if is_page.is_some() {
+                found[n].1.push(task(&row, 2)?);
+            }
+        }
+        let mut answers = Vec::new();
+        for ((owner, work), (revision, mut tasks)) in asked.iter().zip(found) {
+            tasks.retain(|task| task.user_id == *owner);
+            // They come in this order, which the statement can't promise.
+            tasks.sort_unstable_by_key(|task| Reverse(task.id.0));
+            answers.push(if [work.callers, work.kept].contains(&Some(revision)) {
+                Ok(Listed::Unchanged { revision })
+            } else {
+                Page::of(revision, tasks, work.limit).map(Listed::Page)
+            });
+        }
+        let answer = |place: usize| match &answers[place] {
+            Ok(listed) => Read::List(Ok(listed.clone())),
+            Err(fault) => Read::List(Err(Fault::defect(fault.to_string()))),
+        };
+        Ok(places.into_iter().map(answer).collect())
+    }
+
+    /// Serves requests that write.
+    async fn write(&self, link: &mut Link, requests: Vec<Request>) {
+        match self.write_set(link, &requests, Waits::No).await {
+            Ok(verdicts) => {
+                for (request, verdict) in requests.into_iter().zip(verdicts) {
+                    if let Some(locked) = settle(request, verdict) {
+                        self.queue.hand_over(locked);
+                    }
+                }
+            }
+            Err(Failed::RolledBack(cause)) if requests.len() == 1 => {
+                for request in requests {
+                    if is_lost_race(&cause) {
+                        self.queue.hand_over(request);
+                    } else {
+                        request.fail(Fault::from(Arc::clone(&cause)));
+                    }
+                }
+            }
+            Err(Failed::RolledBack(_)) => {
+                for request in requests {
+                    Box::pin(self.write(link, vec![request])).await;
+                }
+            }
+            // Nobody knows whether it was done.
+            Err(Failed::Lost(cause)) => requests.into_iter().for_each(|request| request.fail(unavailable(&cause))),
+        }
+    }
+
+    /// Serves a single request that waits for whoever has locked what it needs.
+    async fn write_patiently(&self, link: &mut Link, request: Request) {
+        for attempt in 1.. {
+            match self.write_set(link, std::slice::from_ref(&request), Waits::ForOwner).await {
+                Ok(mut verdicts) => {
+                    let verdict = verdicts.pop().unwrap_or(Verdict::Locked);
+                    if let Some(locked) = settle(request, verdict) {
+                        self.try_later(locked);
+                    }
+                    return;
+                }
+                Err(Failed::RolledBack(cause)) => match code(&cause) {
+                    // Whoever holds the lock has the key, too.
+                    "55P03" if request.once().is_some() => return request.fail(Fault::KeyInUse),
+                    code if is_lost_race_by(code) && code != "55P03" && attempt < MAX_ATTEMPTS => {}
+                    code if is_lost_race_by(code) => return request.fail(Fault::Unavailable(cause)),
+                    _ => return request.fail(Fault::from(cause)),
+                },
+                Err(Failed::Lost(cause)) => return request.fail(unavailable(&cause)),
+            }
+        }
+    }
+
+    /// Tries a request again whose task is locked, until that takes too long. Meanwhile it holds nothing.
+    fn try_later(&self, request: Request) {
+        if request.since().elapsed() > Duration::from_millis(super::LOCK_TIMEOUT_MS) {
+            return request.fail(Fault::Unavailable(cause("somebody else has locked the task")));
+        }
+        let queue = Arc::clone(&self.queue);
+        tokio::spawn(async move {
+            sleep(LOCKED_PAUSE).await;
+            queue.hand_over(request);
+        });
+    }
+
+    async fn write_set(&self, link: &mut Link, requests: &[Request], waits: Waits) -> Result<Vec<Verdict>, Failed> {
+        let is_trusted = link.used.is_some_and(|used| used.elapsed() < TRUSTED_IDLE);
+        if let Some(connection) = link.connection.as_mut().filter(|_| !is_trusted)
+            && !matches!(timeout(TRIAL_TIMEOUT, connection.ping()).await, Ok(Ok(())))
+        {
+            link.connection = None;
+        }
+        let since = requests.iter().map(Request::since).min().unwrap_or_else(Instant::now);
+        self.connect(link, since).await.map_err(Failed::Lost)?;
+        let limit = match waits {
+            Waits::No => SET_TIMEOUT,
+            Waits::ForOwner => SET_TIMEOUT + Duration::from_millis(super::LOCK_TIMEOUT_MS),
+        };
+        match requests.first() {
+            Some(Request::Create(_)) => self.create(link, requests, waits, limit).await,
+            Some(Request::Change(_)) => self.change(link, requests, waits, limit).await,
+            _ => self.remove(link, requests, waits, limit).await,
+        }
+    }
+
+    async fn create(
+        &self,
+        link: &mut Link,
+        requests: &[Request],
+        waits: Waits,
+        limit: Duration,
+    ) -> Result<Vec<Verdict>, Failed> {
+        let all: Vec<&Create> = requests.iter().filter_map(Request::as_create).collect();
+        let has_keys = all.iter().any(|create| create.work.once.is_some());
+        let arguments = arguments(|to| {
+            let time = |at| DateTime::<Utc>::from(at);
+            to.add(column(&all, |create| create.owner.id()))?;
+            to.add(column(&all, |create| create.work.task.id.0))?;
+            to.add(column(&all, |create| &*create.work.task.title.0))?;
+            to.add(column(&all, |create| create.work.task.description.as_ref().map(|text| &*text.0)))?;
+            to.add(column(&all, |create| create.work.task.completed_at.map(time)))?;
+            to.add(column(&all, |create| time(create.work.task.created_at)))?;
+            if has_keys {
+                to.add(column(&all, |create| create.work.once.as_ref().map(IdempotentRequest::key)))?;
+                to.add(column(&all, |create| create.work.once.as_ref().map(IdempotentRequest::fingerprint)))?;
+                let answer = |create: &&Create| serde_json::to_string(&create.work.task).expect("a task is plain data");
+                to.add(column(&all, |create| create.work.once.as_ref().map(|_| answer(&create))))?;
+            }
+            Ok(())
+        });
+        let text = &TEXTS.create[waits as usize][usize::from(has_keys)];
+        self.verdicts(link, text, arguments, limit, all.len(), |row, n| {
+            let made: Option<(String, Uuid)> = column_of::<Option<String>>(row, 1)?.zip(column_of(row, 2)?);
+            Ok(match (made, stored(row, 3)?) {
+                (_, Some(stored)) => stored,
+                (Some((owner, id)), None) if owner == all[n].owner.id() && id == all[n].work.task.id.0 => Verdict::Done,
+                _ => Verdict::Locked,
+            })
+        })
+        .await
+    }
+
+    async fn change(
+        &self,
+        link: &mut Link,
+        requests: &[Request],
+        waits: Waits,
+        limit: Duration,
+    ) -> Result<Vec<Verdict>, Failed> {
+        let all: Vec<&Change> = requests.iter().filter_map(Request::as_change).collect();
+        let has_keys = all.iter().any(|change| change.work.once.is_some());
+        let arguments = arguments(|to| {
+            to.add(column(&all, |change| change.owner.id()))?;
+            to.add(column(&all, |change| change.work.id.0))?;
+            to.add(column(&all, |change| expected(&change.work.expected)))?;
+            to.add(column(&all, |change| change.work.title.as_ref().map(|title| &*title.0)))?;
+            to.add(column(&all, |change| !change.work.description.is_undefined()))?;
+            to.add(column(&all, |change| change.work.description.value().map(|text| &*text.0)))?;
+            to.add(column(&all, |change| change.work.completion as i16))?;
+            to.add(column(&all, |change| change.work.always))?;
+            to.add(column(&all, |change| DateTime::<Utc>::from(change.work.at)))?;
+            if has_keys {
+                to.add(column(&all, |change| change.work.once.as_ref().map(IdempotentRequest::key)))?;
+                to.add(column(&all, |change| change.work.once.as_ref().map(IdempotentRequest::fingerprint)))?;
+            }
+            Ok(())
+        });
+        let text = &TEXTS.change[waits as usize][usize::from(has_keys)];
+        self.verdicts(link, text, arguments, limit, all.len(), |row, n| {
+            let change = all[n];
+            decided(row, &change.owner, change.work.id, |row| task(row, 2).map(Verdict::Task))
+        })
+        .await
+    }
+
+    async fn remove(
+        &self,
+        link: &mut Link,
+        requests: &[Request],
+        waits: Waits,
+        limit: Duration,
+    ) -> Result<Vec<Verdict>, Failed> {
+        let all: Vec<&Remove> = requests.iter().filter_map(Request::as_remove).collect();
+        let arguments = arguments(|to| {
+            to.add(column(&all, |remove| remove.owner.id()))?;
+            to.add(column(&all, |remove| remove.work.id.0))?;
+            to.add(column(&all, |remove| expected(&remove.work.expected)))
+        });
+        self.verdicts(link, &TEXTS.remove[waits as usize], arguments, limit, all.len(), |row, n| {
+            let remove = all[n];
+            decided(row, &remove.owner, remove.work.id, |_| Ok(Verdict::Done))
+        })
+        .await
+    }
+
+    /// Runs a statement that gives back a row for each request of the set, and reads what each came to.
+    async fn verdicts(
+        &self,
+        link: &mut Link,
+        text: &'static str,
+        arguments: PgArguments,
+        limit: Duration,
+        count: usize,
+        read: impl Fn(&PgRow, usize) -> Result<Verdict, Failed>,
+    ) -> Result<Vec<Verdict>, Failed> {
+        let mut verdicts: Vec<Verdict> = (0..count).map(|_| Verdict::Locked).collect();
+        for row in self.run(link, text, arguments, limit).await? {
+            let n = place(&row, count)?;
+            verdicts[n] = read(&row, n)?;
+        }
+        Ok(verdicts)
+    }
+}
+
+/// What a request that reads came to.
+enum Read {
+    Task(Option<Task>),
+    List(Result<Listed, Fault>),
+}
+
+impl Read {
+    fn give(self, to: Request) {
+        match (self, to) {
+            (Self::Task(task), Request::Get(get)) => get.answer(task.ok_or(Fault::NoSuchTask)),
+            (Self::List(listed), Request::List(list)) => list.answer(listed),
+            (_, other) => other.fail(Fault::defect("an answer was for another kind of request")),
+        }
+    }
+}
+
+/// Answers a request that writes. It comes back if somebody else had locked what it needs.
+fn settle(request: Request, verdict: Verdict) -> Option<Request> {
+    match (request, verdict) {
+        (request, Verdict::Locked) => return Some(request),
+        (request, Verdict::Missing) => request.fail(Fault::NoSuchTask),
+        (request, Verdict::Mismatch(task)) => request.fail(Fault::VersionMismatch { current: Box::new(task) }),
+        (Request::Create(create), Verdict::Done) => create.finish(|work| Ok(Outcome::first(work.task))),
+        (Request::Create(create), Verdict::Stored { fingerprint, answer }) => {
+            create.finish(|work| super::replay(work.once.as_ref(), &fingerprint, &answer));
+        }
+        (Request::Change(change), Verdict::Task(task)) => change.answer(Ok(Outcome::first(task))),
+        (Request::Change(change), Verdict::Stored { fingerprint, answer }) => {
+            change.finish(|work| super::replay(work.once.as_ref(), &fingerprint, &answer));
+        }
+        (Request::Remove(remove), Verdict::Done) => remove.answer(Ok(())),
+        (request, _) => request.fail(Fault::defect("an answer was for another kind of request")),
+    }
+    None
+}
+
+/// What the row of a request to change or to delete says.
+fn decided(
+    row: &PgRow,
+    owner: &Owner,
+    id: TaskId,
+    done: impl Fn(&PgRow) -> Result<Verdict, Failed>,
+) -> Result<Verdict, Failed> {
+    let verdict = match column_of(row, 1)? {
+        outcome::STORED => stored(row, 10)?.unwrap_or(Verdict::Locked),
+        outcome::DONE => done(row)?,
+        outcome::MISMATCH => Verdict::Mismatch(task(row, 2)?),
+        outcome::MISSING => Verdict::Missing,
+        _ => Verdict::Locked,
+    };
+    match &verdict {
+        Verdict::Task(task) | Verdict::Mismatch(task) if task.user_id != owner.id() || task.id != id => {
+            Err(undecodable("a row strayed"))
+        }
+        _ => Ok(verdict),
+    }
+}
+
+/// The stored response of an idempotent request, if there is one.
+fn stored(row: &PgRow, from: usize) -> Result<Option<Verdict>, Failed> {
+    let fingerprint: Option<Vec<u8>> = column_of(row, from)?;
+    let answer: Option<String> = column_of(row, from + 1)?;
+    Ok(fingerprint.zip(answer).map(|(fingerprint, answer)| Verdict::Stored { fingerprint, answer }))
+}
+
+/// The place in its set of the request that a row is for.
+fn place(row: &PgRow, count: usize) -> Result<usize, Failed> {
+    let n: i64 = column_of(row, 0)?;
+    usize::try_from(n - 1).ok().filter(|n| *n < count).ok_or_else(|| undecodable("a row is for no request"))
+}
+
+/// The task whose columns begin at `from`.
+fn task(row: &PgRow, from: usize) -> Result<Task, Failed> {
+    let completed_at: Option<DateTime<Utc>> = column_of(row, from + 4)?;
+    Ok(Task {
+        user_id: column_of(row, from)?,
+        id: TaskId(column_of(row, from + 1)?),
+        title: Title(column_of(row, from + 2)?),
+        description: column_of::<Option<String>>(row, from + 3)?.map(Description),
+        completed: completed_at.is_some(),
+        completed_at: completed_at.map(Into::into),
+        created_at: column_of::<DateTime<Utc>>(row, from + 5)?.into(),
+        updated_at: column_of::<DateTime<Utc>>(row, from + 6)?.into(),
+        version: column_of(row, from + 7)?,
+    })
+}
+
+fn column_of<'r, T: sqlx::Decode<'r, sqlx::Postgres> + sqlx::Type<sqlx::Postgres>>(
+    row: &'r PgRow,
+    at: usize,
+) -> Result<T, Failed> {
+    row.try_get(at).map_err(|error| Failed::Lost(Arc::new(error)))
+}
+
+fn undecodable(what: &'static str) -> Failed {
+    Failed::Lost(Arc::new(SqlxError::Protocol(what.to_owned())))
+}
+
+fn column<'s, S, T>(set: &'s [&'s S], of: impl Fn(&'s S) -> T) -> Vec<T> {
+    set.iter().map(|one| of(one)).collect()
+}
+
+/// Expected versions as the text of an array; none for any.
+fn expected(versions: &ExpectedVersion) -> Option<String> {
+    match versions {
+        ExpectedVersion::Any => None,
+        ExpectedVersion::OneOf(versions) => {
+            let list = versions.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+            Some(format!("{{{list}}}"))
+        }
+    }
+}
+
+fn arguments(add: impl FnOnce(&mut PgArguments) -> Result<(), sqlx::error::BoxDynError>) -> PgArguments {
+    let mut arguments = PgArguments::default();
+    add(&mut arguments).expect("arrays of plain values can be written");
+    arguments
+}
+
+fn code(error: &SqlxError) -> &str {
+    match error {
+        SqlxError::Database(answer) => match answer.try_downcast_ref::<sqlx::postgres::PgDatabaseError>() {
+            Some(answer) => answer.code(),
+            None => "",
+        },
+        _ => "",
+    }
+}
+
+/// Whether a statement lost against another one: a lock that it could not have, a key that was made meanwhile, an owner who was
+/// erased, another transaction. Tried again, it may succeed.
+fn is_lost_race(error: &SqlxError) -> bool {
+    is_lost_race_by(code(error))
+}
+
+fn is_lost_race_by(code: &str) -> bool {
+    ["55P03", "23505", "23503", "40001", "40P01"].contains(&code)
+}

@@ -1,0 +1,447 @@
+//! SQLite: threads that each own a connection. One writes, as SQLite knows no more; the others read beside it.
+//!
+//! The writer takes what waits, does each request within a savepoint of its own, and commits once: what one request breaks
+//! does not fail the others, and one wait for the disk serves them all.
+
+use std::{
+    fmt,
+    sync::Arc,
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use chrono::{DateTime, Utc};
+use rusqlite::{CachedStatement, Connection, Error, ErrorCode, OpenFlags, OptionalExtension, Row, params};
+use tokio::runtime::Handle;
+use uuid::Uuid;
+
+use super::{
+    file::DatabaseFile,
+    idempotency::IdempotentRequest,
+    queue::{Queue, Roles, Taken},
+    request::{
+        Alteration, Completion, Creation, Kind, Listed, Listing, Outcome, Page, Removal, Request, cause, is_expected,
+        unavailable,
+    },
+};
+use crate::{
+    auth::Owner,
+    problem::{Cause, Fault},
+    task::{Description, Task, TaskId, TaskStatus, Timestamp, Title},
+};
+
+/// The most requests that are written with one commit.
+const MAX_COMMIT: usize = 256;
+/// The size that the write-ahead log is cut down to when it has been written back, in bytes.
+const MAX_IDLE_LOG_BYTES: u32 = 16 * 1024 * 1024;
+
+const COLUMNS: &str = "user_id, id, title, description, completed_at, created_at, updated_at, version";
+
+/// What the threads serve: the first one writes.
+pub(super) fn lanes(readers: usize) -> Vec<Roles> {
+    let reads = Roles::of(|kind| !kind.writes());
+    [vec![Roles::of(Kind::writes)], vec![reads; readers]].concat()
+}
+
+/// What all threads share.
+pub(super) struct Sqlite {
+    pub(super) file: Arc<DatabaseFile>,
+    pub(super) queue: Arc<Queue>,
+    /// How long a request waits for its turn, and a statement for another process's lock.
+    pub(super) patience: Duration,
+}
+
+/// Why a request failed.
+enum Failed {
+    /// For a reason of its own.
+    Refused(Fault),
+    /// By the database.
+    Database(Error),
+}
+
+impl From<Error> for Failed {
+    fn from(error: Error) -> Self {
+        Self::Database(error)
+    }
+}
+
+impl fmt::Debug for Sqlite {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        to.debug_struct("Sqlite").finish_non_exhaustive()
+    }
+}
+
+impl Sqlite {
+    /// Starts the threads. They end when the queue is closed.
+    pub(super) fn start(self, lanes: usize) -> Vec<JoinHandle<()>> {
+        let this = Arc::new(self);
+        let start = |lane| {
+            let (this, runtime) = (Arc::clone(&this), Handle::current());
+            let name = if lane == 0 { "sqlite-writer".to_owned() } else { format!("sqlite-reader-{lane}") };
+            let serve = move || this.serve(lane, &runtime);
+            thread::Builder::new().name(name).spawn(serve).expect("the system gives a thread")
+        };
+        (0..lanes).map(start).collect()
+    }
+
+    fn serve(&self, lane: usize, runtime: &Handle) {
+        let mut connection = None;
+        while let Some(mut taken) = runtime.block_on(self.queue.take(lane)) {
+            let mut sets = vec![std::mem::take(&mut taken.requests)];
+            let mut all = vec![taken];
+            while lane == 0
+                && sets.iter().map(Vec::len).sum::<usize>() < MAX_COMMIT
+                && let Some(mut more) = self.queue.try_take(lane)
+            {
+                sets.push(std::mem::take(&mut more.requests));
+                all.push(more);
+            }
+            let mut requests: Vec<Request> = sets.into_iter().flatten().collect();
+            requests.retain(|request| !request.is_abandoned());
+            for late in requests.extract_if(.., |request| request.since().elapsed() > self.patience) {
+                late.fail(Fault::Unavailable(cause("the database is too busy")));
+            }
+            match self.connected(&mut connection, lane == 0) {
+                Ok(open) if lane == 0 => self.write(open, requests),
+                Ok(open) => read(open, requests),
+                Err(error) => fail(requests, error),
+            }
+            // After an error it may be in any state; a new one is in none.
+            if connection.as_ref().is_some_and(|open: &Connection| !open.is_autocommit()) {
+                connection = None;
+            }
+            drop::<Vec<Taken>>(all);
+        }
+    }
+
+    fn connected<'c>(&self, connection: &'c mut Option<Connection>, writes: bool) -> Result<&'c mut Connection, Error> {
+        if connection.is_none() {
+            let reads_only = self.file.is_read_only();
+            let access = if reads_only { OpenFlags::SQLITE_OPEN_READ_ONLY } else { OpenFlags::SQLITE_OPEN_READ_WRITE };
+            let open = Connection::open_with_flags(self.file.path(), access | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+            open.busy_timeout(self.patience)?;
+            open.pragma_update(None, "foreign_keys", true)?;
+            if !reads_only {
+                // A reply is a promise: what it says is on the disk.
+                open.pragma_update(None, "journal_mode", "wal")?;
+                open.pragma_update(None, "synchronous", "full")?;
+                open.pragma_update(None, "journal_size_limit", MAX_IDLE_LOG_BYTES)?;
+            }
+            open.pragma_update(None, "query_only", !writes)?;
+            *connection = Some(open);
+        }
+        Ok(connection.as_mut().expect("it has just been made"))
+    }
+
+    /// Does what is asked, commits once, and answers.
+    fn write(&self, connection: &mut Connection, requests: Vec<Request>) {
+        if requests.is_empty() {
+            return;
+        }
+        if let Err(error) = connection.execute_batch("begin immediate") {
+            return fail(requests, error);
+        }
+        let mut done: Vec<(Request, Result<Done, Fault>)> = Vec::with_capacity(requests.len());
+        let mut requests = requests.into_iter();
+        let mut broken = None;
+        for request in requests.by_ref() {
+            match within_savepoint(connection, &request) {
+                Ok(outcome) => done.push((request, Ok(outcome))),
+                Err(Failed::Refused(fault)) => done.push((request, Err(fault))),
+                // SQLite has ended the transaction by itself: the disk is full, or fails. Nothing of it is kept.
+                Err(Failed::Database(error)) if connection.is_autocommit() => {
+                    done.push((request, Err(Fault::defect("it is replaced below"))));
+                    broken = Some(error);
+                    break;
+                }
+                Err(Failed::Database(error)) => done.push((request, Err(fault(error)))),
+            }
+        }
+        let kept = match broken {
+            Some(error) => Err(error),
+            None => connection.execute_batch("commit"),
+        };
+        let refusal = match kept {
+            Ok(()) if self.file.is_in_place() => None,
+            Ok(()) => Some(Fault::NotReady { reason: super::GONE, cause: None }),
+            Err(error) => {
+                // If the transaction is still there, it must not become a part of the next one.
+                let _ = connection.execute_batch("rollback");
+                Some(fault(error))
+            }
+        };
+        match refusal {
+            None => done.into_iter().for_each(|(request, outcome)| answer(request, outcome)),
+            Some(fault) => {
+                let all = done.into_iter().map(|(request, _)| request).chain(requests);
+                all.for_each(|request| request.fail(super::shared(&fault)));
+            }
+        }
+    }
+}
+
+/// What a request that writes came to.
+enum Done {
+    Outcome(Outcome),
+    Removed,
+}
+
+fn answer(request: Request, outcome: Result<Done, Fault>) {
+    match (request, outcome) {
+        (request, Err(fault)) => request.fail(fault),
+        (Request::Create(create), Ok(Done::Outcome(outcome))) => create.answer(Ok(outcome)),
+        (Request::Change(change), Ok(Done::Outcome(outcome))) => change.answer(Ok(outcome)),
+        (Request::Remove(remove), Ok(Done::Removed)) => remove.answer(Ok(())),
+        (request, Ok(_)) => request.fail(Fault::defect("an answer was for another kind of request")),
+    }
+}
+
+/// Does what one request asks, or nothing.
+fn within_savepoint(connection: &Connection, request: &Request) -> Result<Done, Failed> {
+    connection.prepare_cached("savepoint one")?.execute([])?;
+    let done = match request {
+        Request::Create(create) => create_task(connection, &create.owner, &create.work).map(Done::Outcome),
+        Request::Change(change) => change_task(connection, &change.owner, &change.work).map(Done::Outcome),
+        Request::Remove(remove) => remove_task(connection, &remove.owner, &remove.work).map(|()| Done::Removed),
+        Request::Get(_) | Request::List(_) => Err(Failed::Refused(Fault::defect("it does not write"))),
+    };
+    if done.is_err() && !connection.is_autocommit() {
+        connection.prepare_cached("rollback to one")?.execute([])?;
+    }
+    if !connection.is_autocommit() {
+        connection.prepare_cached("release one")?.execute([])?;
+    }
+    done
+}
+
+fn create_task(on: &Connection, owner: &Owner, Creation { task, once }: &Creation) -> Result<Outcome, Failed> {
+    if let Some(replayed) = replayed(on, owner, once.as_ref())? {
+        return Ok(replayed);
+    }
+    let revision = if let Some(revision) = bump(on, owner)? {
+        revision
+    } else {
+        // The owner's first task. The first revision is the time: whoever is erased and comes again does not come to the
+        // same revisions again.
+        let first = DateTime::<Utc>::from(task.created_at).timestamp_micros();
+        on.prepare_cached("insert into users (id, revision) values (?1, ?2)")?.execute(params![owner.id(), first])?;
+        first
+    };
+    let sql = "insert into tasks (user_id, id, title, description, completed_at, created_at, updated_at, version, revision) \
+               values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
+    on.prepare_cached(sql)?.execute(params![
+        owner.id(),
+        &task.id.0.as_bytes()[..],
+        task.title.0,
+        task.description.as_ref().map(|text| &text.0),
+        task.completed_at.map(text),
+        text(task.created_at),
+        text(task.updated_at),
+        task.version,
+        revision,
+    ])?;
+    remember(on, owner, once.as_ref(), task)?;
+    Ok(Outcome::first(task.clone()))
+}
+
+fn change_task(on: &Connection, owner: &Owner, change: &Alteration) -> Result<Outcome, Failed> {
+    if let Some(replayed) = replayed(on, owner, change.once.as_ref())? {
+        return Ok(replayed);
+    }
+    let mut task = find(on, owner, change.id)?.ok_or(Failed::Refused(Fault::NoSuchTask))?;
+    if !is_expected(&change.expected, task.version) {
+        return Err(Failed::Refused(Fault::VersionMismatch { current: Box::new(task) }));
+    }
+    let completed = match change.completion {
+        Completion::Keep => task.completed,
+        Completion::Complete => true,
+        Completion::Reopen => false,
+        Completion::Flip => !task.completed,
+    };
+    if change.always || completed != task.completed {
+        let revision = bump(on, owner)?.ok_or_else(|| Failed::Refused(Fault::defect("a task has no owner")))?;
+        if completed != task.completed {
+            task.completed_at = completed.then_some(change.at);
+            task.completed = completed;
+        }
+        if let Some(title) = &change.title {
+            task.title = title.clone();
+        }
+        if !change.description.is_undefined() {
+            task.description = change.description.clone().take();
+        }
+        // It never goes back, though the change may have been asked for before the last one was made.
+        task.updated_at = task.updated_at.max(change.at);
+        task.version += 1;
+        let sql = "update tasks set title = ?3, description = ?4, completed_at = ?5, updated_at = ?6, version = ?7, \
+                   revision = ?8 where user_id = ?1 and id = ?2";
+        on.prepare_cached(sql)?.execute(params![
+            owner.id(),
+            &task.id.0.as_bytes()[..],
+            task.title.0,
+            task.description.as_ref().map(|text| &text.0),
+            task.completed_at.map(text),
+            text(task.updated_at),
+            task.version,
+            revision,
+        ])?;
+    }
+    remember(on, owner, change.once.as_ref(), &task)?;
+    Ok(Outcome::first(task))
+}
+
+fn remove_task(on: &Connection, owner: &Owner, Removal { id, expected }: &Removal) -> Result<(), Failed> {
+    let task = find(on, owner, *id)?.ok_or(Failed::Refused(Fault::NoSuchTask))?;
+    if !is_expected(expected, task.version) {
+        return Err(Failed::Refused(Fault::VersionMismatch { current: Box::new(task) }));
+    }
+    on.prepare_cached("delete from tasks where user_id = ?1 and id = ?2")?
+        .execute(params![owner.id(), &id.0.as_bytes()[..]])?;
+    bump(on, owner)?;
+    Ok(())
+}
+
+/// Raises the owner's revision, if the owner has a row.
+fn bump(on: &Connection, owner: &Owner) -> Result<Option<i64>, Error> {
+    on.prepare_cached("update users set revision = revision + 1 where id = ?1 returning revision")?
+        .query_row([owner.id()], |row| row.get(0))
+        .optional()
+}
+
+/// What a request with this key was answered before, if it was.
+fn replayed(on: &Connection, owner: &Owner, once: Option<&IdempotentRequest>) -> Result<Option<Outcome>, Failed> {
+    let Some(request) = once else { return Ok(None) };
+    let stored = on
+        .prepare_cached("select fingerprint, answer from idempotency_keys where user_id = ?1 and key = ?2")?
+        .query_row([owner.id(), request.key()], |row| Ok((row.get::<_, Vec<u8>>(0)?, row.get::<_, String>(1)?)))
+        .optional()?;
+    let replayed = stored.map(|(fingerprint, answer)| super::replay(once, &fingerprint, &answer));
+    replayed.transpose().map_err(Failed::Refused)
+}
+
+/// Stores the response of an idempotent request.
+fn remember(on: &Connection, owner: &Owner, once: Option<&IdempotentRequest>, task: &Task) -> Result<(), Failed> {
+    let Some(request) = once else { return Ok(()) };
+    let answer = serde_json::to_string(task).map_err(|error| Failed::Refused(Fault::defect(error)))?;
+    let sql =
+        "insert into idempotency_keys (user_id, key, fingerprint, answer, created_at) values (?1, ?2, ?3, ?4, ?5)";
+    let at = text(crate::clock::Clock.now());
+    on.prepare_cached(sql)?.execute(params![owner.id(), request.key(), request.fingerprint(), answer, at])?;
+    Ok(())
+}
+
+/// Serves requests that read, all in one snapshot.
+fn read(connection: &mut Connection, requests: Vec<Request>) {
+    if let Err(error) = connection.execute_batch("begin") {
+        return fail(requests, error);
+    }
+    for request in requests {
+        match request {
+            Request::Get(get) => {
+                let task = find(connection, &get.owner, get.work);
+                get.answer(task.map_err(fault).and_then(|task| task.ok_or(Fault::NoSuchTask)));
+            }
+            Request::List(list) => {
+                let listed = list_tasks(connection, &list.owner, &list.work);
+                list.answer(listed.map_err(|failed| match failed {
+                    Failed::Refused(fault) => fault,
+                    Failed::Database(error) => fault(error),
+                }));
+            }
+            other => other.fail(Fault::defect("it does not read")),
+        }
+    }
+    // Nothing has been written. If it can't be ended, the connection is given up.
+    let _ = connection.execute_batch("commit");
+}
+
+fn find(on: &Connection, owner: &Owner, id: TaskId) -> Result<Option<Task>, Error> {
+    let mut statement = cached(on, &format!("select {COLUMNS} from tasks where user_id = ?1 and id = ?2"))?;
+    statement.query_row(params![owner.id(), &id.0.as_bytes()[..]], task).optional()
+}
+
+fn list_tasks(on: &Connection, owner: &Owner, listing: &Listing) -> Result<Listed, Failed> {
+    let revision = on
+        .prepare_cached("select revision from users where id = ?1")?
+        .query_row([owner.id()], |row| row.get(0))
+        .optional()?
+        .unwrap_or(super::NO_REVISION);
+    if [listing.callers, listing.kept].contains(&Some(revision)) {
+        return Ok(Listed::Unchanged { revision });
+    }
+    let of_status = match listing.status {
+        TaskStatus::All => "",
+        TaskStatus::Pending => "and completed_at is null",
+        TaskStatus::Completed => "and completed_at is not null",
+    };
+    let sql =
+        format!("select {COLUMNS} from tasks where user_id = ?1 and id < ?2 {of_status} order by id desc limit ?3");
+    let below = listing.after.map_or(Uuid::max(), |after| after.0);
+    // One more than asked for tells whether there are more.
+    let most = i64::from(listing.limit) + 1;
+    let mut statement = cached(on, &sql)?;
+    let tasks = statement.query_map(params![owner.id(), &below.as_bytes()[..], most], task)?;
+    let tasks = tasks.collect::<Result<Vec<_>, _>>()?;
+    Page::of(revision, tasks, listing.limit).map(Listed::Page).map_err(Failed::Refused)
+}
+
+fn cached<'c>(on: &'c Connection, sql: &str) -> Result<CachedStatement<'c>, Error> {
+    on.prepare_cached(sql)
+}
+
+fn task(row: &Row<'_>) -> Result<Task, Error> {
+    let time = |at: usize| {
+        let invalid = |error| Error::FromSqlConversionFailure(at, rusqlite::types::Type::Text, Box::new(error));
+        let text = row
+            .get_ref(at)?
+            .as_str_or_null()
+            .map_err(|error| Error::FromSqlConversionFailure(at, rusqlite::types::Type::Text, Box::new(error)))?;
+        text.map(|text| DateTime::parse_from_rfc3339(text).map_err(invalid)).transpose()
+    };
+    let needed = |at: usize| {
+        let time = time(at)?.ok_or_else(|| Error::InvalidColumnType(at, String::new(), rusqlite::types::Type::Null))?;
+        Ok::<Timestamp, Error>(time.to_utc().into())
+    };
+    let id = row.get_ref(1)?.as_blob().ok().and_then(|bytes| Uuid::from_slice(bytes).ok());
+    let completed_at = time(4)?.map(|time| time.to_utc().into());
+    Ok(Task {
+        user_id: row.get(0)?,
+        id: TaskId(id.ok_or_else(|| Error::InvalidColumnType(1, "id".to_owned(), rusqlite::types::Type::Blob))?),
+        title: Title(row.get(2)?),
+        description: row.get::<_, Option<String>>(3)?.map(Description),
+        completed: completed_at.is_some(),
+        completed_at,
+        created_at: needed(5)?,
+        updated_at: needed(6)?,
+        version: row.get(7)?,
+    })
+}
+
+fn text(at: Timestamp) -> String {
+    at.to_string()
+}
+
+fn fail(requests: Vec<Request>, error: Error) {
+    let fault = fault(error);
+    for request in requests {
+        request.fail(super::shared(&fault));
+    }
+}
+
+/// What an error of the database means for a request.
+fn fault(error: Error) -> Fault {
+    let passes = match &error {
+        Error::SqliteFailure(failure, _) => matches!(
+            failure.code,
+            ErrorCode::DatabaseBusy
+                | ErrorCode::DatabaseLocked
+                | ErrorCode::SystemIoFailure
+                | ErrorCode::DiskFull
+                | ErrorCode::CannotOpen
+                | ErrorCode::ReadOnly
+        ),
+        _ => false,
+    };
+    let cause: Cause = Arc::new(error);
+    if passes { unavailable(&cause) } else { Fault::Database(cause) }
+}

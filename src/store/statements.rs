@@ -1,0 +1,279 @@
+//! The statements on PostgreSQL. Each works on a set of requests, of which one is the smallest: the columns of the set come
+//! as arrays, so that the size of a set is not in the text and a connection prepares each text once.
+//!
+//! Each row of a set has its owner, every row of a table is found by owner and id together, and every row that is given back
+//! names both. `n` is the place of a request in its set.
+//!
+//! The statements that write lock the owners' rows first, in order of their ids, so that sets can't deadlock and revisions
+//! are in the order of the commits. What somebody else has locked is left out (`skip locked`): it delays only its own
+//! request, which is then tried alone, by a statement that waits for the owner. None waits for a task while it has the owner.
+
+/// The columns of a task, in the order in which they are read.
+const COLUMNS: &str = "user_id, id, title, description, completed_at, created_at, updated_at, version";
+
+/// Whether a statement is for a set, or for a single request that waits for locks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Waits {
+    /// Leaves out what is locked. It waits for nothing that takes long.
+    No,
+    /// Waits for the owner, for a while.
+    ForOwner,
+}
+
+/// How long a statement for a set may wait for a lock that it can't leave out, in milliseconds: a key that somebody writes
+/// by hand.
+const SET_LOCK_TIMEOUT_MS: u64 = 100;
+
+fn columns(alias: &str) -> String {
+    COLUMNS.split(", ").map(|column| format!("{alias}.{column}")).collect::<Vec<_>>().join(", ")
+}
+
+/// $1 owners, $2 ids.
+pub(super) fn get() -> String {
+    format!(
+        "select i.n, {} from unnest($1::text[], $2::uuid[]) with ordinality as i (user_id, id, n) \
+         join tasks t on t.user_id = i.user_id and t.id = i.id",
+        columns("t")
+    )
+}
+
+/// $1 owners, $2 ids that the pages are below, $3 how many rows at most, $4 and $5 the revisions of the pages that are known.
+///
+/// The page and its revision are of one snapshot. Of a page that is known there is the revision only.
+pub(super) fn list(of_status: &str) -> String {
+    format!(
+        "select i.n, u.revision, {columns} \
+         from unnest($1::text[], $2::uuid[], $3::int8[], $4::int8[], $5::int8[]) with ordinality \
+              as i (user_id, below, most, callers, kept, n) \
+         left join users u on u.id = i.user_id \
+         left join lateral ( \
+           select {of_tasks} from tasks t \
+           where t.user_id = i.user_id and t.id < i.below {of_status} \
+             and i.callers is distinct from u.revision and i.kept is distinct from u.revision \
+           order by t.id desc limit i.most \
+         ) p on true",
+        columns = columns("p"),
+        of_tasks = columns("t"),
+    )
+}
+
+/// The owners of the set, locked, in order of their ids.
+fn locked_owners(waits: Waits) -> String {
+    let (how, timeout) = match waits {
+        Waits::No => (" skip locked", SET_LOCK_TIMEOUT_MS),
+        Waits::ForOwner => ("", super::LOCK_TIMEOUT_MS),
+    };
+    // The time-out lasts until the end of the transaction, which is this statement: it needs no session of its own.
+    format!(
+        "owner as materialized ( \
+           select u.id from users u, (select set_config('lock_timeout', '{timeout}', true)) limited \
+           where u.id = any ($1::text[]) order by u.id for no key update of u{how} \
+         )"
+    )
+}
+
+/// What has been answered already to requests with these keys.
+const STORED: &str = "stored as ( \
+       select i.n, k.fingerprint, k.answer from input i join idempotency_keys k on k.user_id = i.user_id and k.key = i.key \
+     )";
+
+/// $1 owners, $2 ids, $3 titles, $4 descriptions, $5 times of completion, $6 times; if some have keys, $7 keys, $8
+/// fingerprints, $9 answers.
+///
+/// A row for each request: the owner and the id of the task that was made; or the fingerprint and the answer that are stored;
+/// or neither, if the request was left out.
+pub(super) fn create(waits: Waits, has_keys: bool) -> String {
+    let (keys, key_names) =
+        if has_keys { (", $7::text[], $8::bytea[], $9::text[]", ", key, fingerprint, answer") } else { ("", "") };
+    let (stored, not_stored, keyed, of_stored, join_stored) = if has_keys {
+        (
+            format!("{STORED}, "),
+            "where not exists (select 1 from stored s where s.n = i.n)",
+            ", keyed as ( \
+               insert into idempotency_keys (user_id, key, fingerprint, answer, created_at) \
+               select f.user_id, f.key, f.fingerprint, f.answer, now() from fresh f where f.key is not null \
+             )",
+            "s.fingerprint, s.answer",
+            "left join stored s on s.n = i.n",
+        )
+    } else {
+        (String::new(), "", "", "null::bytea, null::text", "")
+    };
+    let bumped = match waits {
+        Waits::No => format!(
+            "{}, {stored}fresh as materialized ( \
+               select i.*, row_number() over (partition by i.user_id order by i.n) \
+                         - count(*) over (partition by i.user_id) as behind \
+               from input i join owner o on o.id = i.user_id {not_stored} \
+             ), bumped as ( \
+               update users u set revision = u.revision + c.changes \
+               from (select user_id, count(*) as changes from fresh group by user_id) c \
+               where u.id = c.user_id returning u.id, u.revision \
+             )",
+            locked_owners(waits)
+        ),
+        // One request, whose owner may have no row yet. Its first revision is the time: whoever is erased and comes again
+        // does not come to the same revisions again.
+        Waits::ForOwner => format!(
+            "{stored}fresh as materialized ( \
+               select i.*, 0 as behind from input i, (select set_config('lock_timeout', '{}', true)) limited {not_stored} \
+             ), bumped as ( \
+               insert into users as u (id, revision) \
+               select f.user_id, (extract(epoch from clock_timestamp()) * 1000000)::int8 from fresh f \
+               on conflict (id) do update set revision = u.revision + 1 returning u.id, u.revision \
+             )",
+            super::LOCK_TIMEOUT_MS
+        ),
+    };
+    format!(
+        "with input as materialized ( \
+           select * from unnest($1::text[], $2::uuid[], $3::text[], $4::text[], $5::timestamptz[], $6::timestamptz[]{keys}) \
+           with ordinality as i (user_id, id, title, description, completed_at, at{key_names}, n) \
+         ), {bumped}, made as ( \
+           insert into tasks ({COLUMNS}, revision) \
+           select f.user_id, f.id, f.title, f.description, f.completed_at, f.at, f.at, 1, b.revision + f.behind \
+           from fresh f join bumped b on b.id = f.user_id \
+           returning user_id, id \
+         ){keyed} \
+         select i.n, m.user_id, m.id, {of_stored} from input i \
+         left join made m on m.user_id = i.user_id and m.id = i.id {join_stored}"
+    )
+}
+
+/// What became of a request to change or to delete a task.
+pub(super) mod outcome {
+    /// It was answered before: the fingerprint and the answer are given.
+    pub(in crate::store) const STORED: i16 = 1;
+    /// It was done.
+    pub(in crate::store) const DONE: i16 = 2;
+    /// The task is of another version: it is given as it is.
+    pub(in crate::store) const MISMATCH: i16 = 3;
+    /// The owner has no such task.
+    pub(in crate::store) const MISSING: i16 = 4;
+    /// Somebody else has locked the task or its owner.
+    pub(in crate::store) const LOCKED: i16 = 5;
+}
+
+/// The tasks of the set that are to be changed, locked. What is locked already is left out.
+fn targets(columns_of_input: &str, condition: &str) -> String {
+    format!(
+        "target as materialized ( \
+           select i.n, i.expected{columns_of_input}, t.* \
+           from input i join owner o on o.id = i.user_id join tasks t on t.user_id = i.user_id and t.id = i.id \
+           {condition} for update of t skip locked \
+         )"
+    )
+}
+
+const IS_EXPECTED: &str = "(expected is null or version = any (expected::int[]))";
+
+fn decided(done: &str, stored: &str) -> String {
+    use outcome::{DONE, LOCKED, MISMATCH, MISSING, STORED};
+    format!(
+        "(case when {stored} then {STORED} when {done} then {DONE} when g.n is not null then {MISMATCH} \
+          when not exists (select 1 from tasks x where x.user_id = i.user_id and x.id = i.id) then {MISSING} \
+          else {LOCKED} end)::int2"
+    )
+}
+
+/// $1 owners, $2 ids, $3 expected versions (as arrays' texts; null for any), $4 titles, $5 whether the description is set, $6
+/// descriptions, $7 completions, $8 whether it always counts as a change, $9 times; if some have keys, $10 keys and $11
+/// fingerprints.
+///
+/// A row for each request: the [`outcome`], the task, the fingerprint and the answer.
+pub(super) fn change(waits: Waits, has_keys: bool) -> String {
+    let (keys, key_names) = if has_keys { (", $10::text[], $11::bytea[]", ", key, fingerprint") } else { ("", "") };
+    let (stored, not_stored, of_key, keyed, of_stored, join_stored, is_stored) = if has_keys {
+        (
+            format!("{STORED}, "),
+            "where not exists (select 1 from stored s where s.n = i.n)",
+            ", i.key, i.fingerprint",
+            // The answer is read as JSON, so its form is free; the names are those of the published type.
+            ", keyed as ( \
+               insert into idempotency_keys (user_id, key, fingerprint, answer, created_at) \
+               select c.user_id, c.key, c.fingerprint, json_build_object( \
+                 'id', c.id, 'user_id', c.user_id, 'title', c.title, 'description', c.description, \
+                 'completed', c.completed_at is not null, 'completed_at', c.completed_at, \
+                 'created_at', c.created_at, 'updated_at', c.updated_at, 'version', c.version)::text, now() \
+               from changed c where c.key is not null \
+             )",
+            "s.fingerprint, s.answer",
+            "left join stored s on s.n = i.n",
+            "s.n is not null",
+        )
+    } else {
+        (String::new(), "", "", "", "null::bytea, null::text", "", "false")
+    };
+    let returned_key = if has_keys { ", m.key, m.fingerprint" } else { "" };
+    let of_input = format!(
+        ", i.new_title, i.describes, i.new_description, i.completion, i.at{of_key}, \
+         i.always or (i.completion = 1 and t.completed_at is null) \
+                  or (i.completion = 2 and t.completed_at is not null) as changes"
+    );
+    let of_task = COLUMNS
+        .split(", ")
+        .map(|column| format!("case when c.n is null then g.{column} else c.{column} end as {column}"))
+        .collect::<Vec<_>>()
+        .join(", ");
+    format!(
+        "with input as materialized ( \
+           select * from unnest($1::text[], $2::uuid[], $3::text[], $4::text[], $5::bool[], $6::text[], $7::int2[], \
+                                $8::bool[], $9::timestamptz[]{keys}) \
+           with ordinality as i (user_id, id, expected, new_title, describes, new_description, completion, always, \
+                                 at{key_names}, n) \
+         ), {owners}, {stored}{targets}, matched as materialized ( \
+           select *, count(*) filter (where changes) over (partition by user_id order by n) \
+                   - count(*) filter (where changes) over (partition by user_id) as behind \
+           from target where {IS_EXPECTED} \
+         ), bumped as ( \
+           update users u set revision = u.revision + c.changes \
+           from (select user_id, count(*) as changes from matched where changes group by user_id) c \
+           where u.id = c.user_id returning u.id, u.revision \
+         ), changed as ( \
+           update tasks t set \
+             title = coalesce(m.new_title, t.title), \
+             description = case when m.describes then m.new_description else t.description end, \
+             completed_at = case m.completion when 0 then t.completed_at \
+                                              when 1 then coalesce(t.completed_at, m.at) \
+                                              when 2 then null \
+                                              else case when t.completed_at is null then m.at end end, \
+             updated_at = case when m.changes then greatest(t.updated_at, m.at) else t.updated_at end, \
+             version = t.version + m.changes::int, \
+             revision = case when m.changes then b.revision + m.behind else t.revision end \
+           from matched m left join bumped b on b.id = m.user_id \
+           where t.user_id = m.user_id and t.id = m.id \
+           returning m.n{returned_key}, {of_changed} \
+         ){keyed} \
+         select i.n, {outcome} as outcome, {of_task}, {of_stored} \
+         from input i {join_stored} left join changed c on c.n = i.n left join target g on g.n = i.n",
+        owners = locked_owners(waits),
+        targets = targets(&of_input, not_stored),
+        of_changed = columns("t"),
+        outcome = decided("c.n is not null", is_stored),
+    )
+}
+
+/// $1 owners, $2 ids, $3 expected versions (as arrays' texts; null for any).
+///
+/// A row for each request: the [`outcome`], and the task if it is of another version.
+pub(super) fn remove(waits: Waits) -> String {
+    format!(
+        "with input as materialized ( \
+           select * from unnest($1::text[], $2::uuid[], $3::text[]) with ordinality as i (user_id, id, expected, n) \
+         ), {owners}, {targets}, matched as materialized ( \
+           select * from target where {IS_EXPECTED} \
+         ), bumped as ( \
+           update users u set revision = u.revision + c.changes \
+           from (select user_id, count(*) as changes from matched group by user_id) c \
+           where u.id = c.user_id \
+         ), gone as ( \
+           delete from tasks t using matched m where t.user_id = m.user_id and t.id = m.id returning m.n \
+         ) \
+         select i.n, {outcome} as outcome, {of_target} \
+         from input i left join gone c on c.n = i.n left join target g on g.n = i.n",
+        owners = locked_owners(waits),
+        targets = targets("", ""),
+        outcome = decided("c.n is not null", "false"),
+        of_target = columns("g"),
+    )
+}
