@@ -9,10 +9,9 @@ use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use chrono::{DateTime, Utc};
 use jsonwebtoken::{Algorithm, AlgorithmFamily, EncodingKey, encode};
 use poem::http::{HeaderMap, header::AUTHORIZATION};
-use quick_cache::sync::Cache;
+use quick_cache::{Weighter, sync::Cache};
 use serde::{Deserialize, Deserializer, de::IgnoredAny};
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 
 use super::{Owner, jwks::Published, keys::Key, owner::is_user_id};
 use crate::{
@@ -25,8 +24,9 @@ use crate::{
 const MAX_TOKEN_BYTES: usize = 16 * 1024;
 /// The longest part of a claim that a refusal repeats, in characters.
 const MAX_REPEATED_CHARS: usize = 100;
-/// How many verdicts are kept.
+/// How many verdicts are kept, and how long their tokens are at most in all, in bytes.
 const MAX_VERDICTS: usize = 10_000;
+const MAX_VERDICT_BYTES: u64 = 8 * 1024 * 1024;
 
 /// Accepts or refuses tokens. Cheap to clone.
 #[derive(Clone)]
@@ -35,15 +35,26 @@ pub struct Verifier(Arc<Inner>);
 struct Inner {
     keys: Keys,
     rules: Rules,
-    /// What has been accepted, by the token's hash. To verify a signature again would cost more than all the rest of a
-    /// short request. (With a shared secret it costs as little as the hash.)
-    verdicts: Cache<[u8; 32], Verdict>,
+    /// What has been accepted, by the whole token. To verify a signature again could cost more than all the rest of a short
+    /// request.
+    verdicts: Cache<Box<str>, Verdict, ByBytes>,
     clock: Clock,
 }
 
 enum Keys {
-    Shared(Vec<Key>),
+    Shared(Vec<Arc<Key>>),
     Published(Published),
+}
+
+impl Keys {
+    /// Whether what `key` has signed is still accepted.
+    fn has(&self, key: &Arc<Key>) -> bool {
+        match self {
+            // They are the same as long as the server runs.
+            Self::Shared(_) => true,
+            Self::Published(keys) => keys.has(key),
+        }
+    }
 }
 
 /// That a token was accepted. It holds as long as the key is published and the time has not come.
@@ -52,6 +63,15 @@ struct Verdict {
     owner: Owner,
     key: Arc<Key>,
     expires_at: f64,
+}
+
+#[derive(Clone)]
+struct ByBytes;
+
+impl Weighter<Box<str>, Verdict> for ByBytes {
+    fn weight(&self, token: &Box<str>, _: &Verdict) -> u64 {
+        token.len() as u64
+    }
 }
 
 /// What a token has to say, whoever has signed it.
@@ -74,7 +94,7 @@ impl Verifier {
         let keys = match (&settings.secret, &settings.jwks_url, &settings.jwks_file) {
             (Some(secret), ..) => {
                 let secrets = [Some(secret), settings.previous_secret.as_ref()];
-                Keys::Shared(secrets.into_iter().flatten().map(Key::of_secret).collect())
+                Keys::Shared(secrets.into_iter().flatten().map(Key::of_secret).map(Arc::new).collect())
             }
             (None, Some(url), _) => Keys::Published(Published::at_url(url.clone(), max_age)?),
             (None, None, Some(file)) => Keys::Published(Published::in_file(file.clone(), max_age).await?),
@@ -90,7 +110,8 @@ impl Verifier {
             // An access token by RFC 9068 says for whom it is, which is only looked at with published keys.
             types: if is_published { &["jwt", "at+jwt"] } else { &["jwt"] },
         };
-        Ok(Self(Arc::new(Inner { keys, rules, verdicts: Cache::new(MAX_VERDICTS), clock: Clock })))
+        let verdicts = Cache::with_weighter(MAX_VERDICTS, MAX_VERDICT_BYTES, ByBytes);
+        Ok(Self(Arc::new(Inner { keys, rules, verdicts, clock: Clock })))
     }
 
     /// Keeps the published keys fresh, for ever.
@@ -112,27 +133,22 @@ impl Verifier {
             return Err(Fault::invalid_token(format!("it is longer than {MAX_TOKEN_BYTES} bytes")));
         }
         let now = || seconds(clock.now().into());
-        match keys {
+        if let Some(Verdict { owner, key, expires_at }) = verdicts.get(token)
+            && keys.has(&key)
+        {
+            rules.not_expired(expires_at, now())?;
+            return Ok(owner);
+        }
+        let parts = Parts::of(token, rules)?;
+        let key = match keys {
             Keys::Shared(keys) => {
-                let parts = Parts::of(token, rules)?;
                 if parts.algorithm != Some(Algorithm::HS256) {
                     let why = "its algorithm (alg) is not HS256: tokens of a shared secret are expected here";
                     return Err(Fault::invalid_token(why));
                 }
-                if !keys.iter().any(|key| parts.are_signed_by(key)) {
-                    return Err(badly_signed());
-                }
-                rules.apply(parts.payload, now()).map(|(owner, _)| owner)
+                keys.iter().find(|key| parts.are_signed_by(key)).map(Arc::clone).ok_or_else(badly_signed)?
             }
             Keys::Published(published) => {
-                let hash = Sha256::digest(token).into();
-                if let Some(verdict) = verdicts.get(&hash)
-                    && published.has(&verdict.key)
-                {
-                    rules.not_expired(verdict.expires_at, now())?;
-                    return Ok(verdict.owner);
-                }
-                let parts = Parts::of(token, rules)?;
                 // No key is looked for that can't be one. A secret's algorithm is never a published key's.
                 let algorithm = parts.algorithm.filter(|algorithm| algorithm.family() != AlgorithmFamily::Hmac);
                 let unknown = || Fault::invalid_token("its algorithm (alg) is not one that published keys are for");
@@ -141,16 +157,16 @@ impl Verifier {
                     let keys = published.keys(parts.key_id.as_deref(), algorithm).await?;
                     Ok::<_, Fault>(keys.into_iter().find(|key| parts.are_signed_by(key)))
                 };
-                let key = match signer().await? {
+                match signer().await? {
                     Some(key) => key,
                     None if published.have_changed().await => signer().await?.ok_or_else(badly_signed)?,
                     None => return Err(badly_signed()),
-                };
-                let (owner, expires_at) = rules.apply(parts.payload, now())?;
-                verdicts.insert(hash, Verdict { owner: owner.clone(), key, expires_at });
-                Ok(owner)
+                }
             }
-        }
+        };
+        let (owner, expires_at) = rules.apply(parts.payload, now())?;
+        verdicts.insert(token.into(), Verdict { owner: owner.clone(), key, expires_at });
+        Ok(owner)
     }
 }
 

@@ -87,8 +87,8 @@ pub struct Database {
     /// `sqlite://path/to/file.db`, or `postgres://user:password@host/name` with `?sslmode=verify-full` for a server that
     /// is reached over a network. Default: `sqlite://data/taskpact.db`. A missing SQLite file is made.
     pub url: DatabaseUrl,
-    /// How many connections serve requests at most, 1 to 1,000, default 10; one more is for upkeep. On SQLite these are
-    /// readers; one more writes.
+    /// How many connections serve requests at most, 1 to 1,000, default 5; one more is for upkeep. Requests share them, so a
+    /// few are enough. On SQLite these are readers; one more writes.
     pub max_connections: BoundedInteger<1, 1_000>,
     /// How long a request waits for its turn at the database before it is answered 503, in milliseconds. 10 to 60,000,
     /// default 3,000. Keep it below `server.request_timeout_ms`.
@@ -117,7 +117,7 @@ impl Default for Database {
     fn default() -> Self {
         Self {
             url: DatabaseUrl::sqlite("data/taskpact.db"),
-            max_connections: BoundedInteger::new(10),
+            max_connections: BoundedInteger::new(5),
             acquire_timeout_ms: BoundedInteger::new(3_000),
             migrate: true,
             sets: Sets::All,

@@ -6,8 +6,7 @@ use std::{collections::HashMap, fmt, net::SocketAddr, panic::AssertUnwindSafe, t
 use futures_util::FutureExt;
 use hyper::body::{Body as _, Incoming};
 use poem::{
-    Body, Endpoint, EndpointExt, Request, Response, RouteMethod,
-    endpoint::BoxEndpoint,
+    Body, Endpoint, Request, Response, Route, RouteMethod,
     http::{
         HeaderValue, Method, Uri, Version,
         header::{CONNECTION, EXPECT, HOST, X_CONTENT_TYPE_OPTIONS},
@@ -39,7 +38,8 @@ use crate::{
 
 /// The way in and out.
 pub(super) struct Edge {
-    routes: BoxEndpoint<'static>,
+    routes: Route,
+    verifier: Verifier,
     contract: Contract,
     cors: Cors,
     prefix: Prefix,
@@ -65,7 +65,8 @@ impl Edge {
             routes = routes.at(path, methods);
         }
         Self {
-            routes: routes.data(verifier).data(contract.validators()).map_to_response().boxed(),
+            routes,
+            verifier,
             cors: Cors::new(&config.cors, &contract),
             contract,
             prefix: Prefix::new(&config.server),
@@ -80,17 +81,18 @@ impl Edge {
         let waits =
             parts.headers.get(EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
         let accepts_gzip = compress::is_accepted(&parts.headers);
-        let lender = Lender::default();
-        let body = if body.is_end_stream() {
-            Body::empty()
-        } else {
-            http_body_util::combinators::BoxBody::new(lender.lend(body)).into()
+        let lender = (!body.is_end_stream()).then(Lender::default);
+        let body = match &lender {
+            Some(lender) => http_body_util::combinators::BoxBody::new(lender.lend(body)).into(),
+            None => Body::empty(),
         };
         let parts = (parts, LocalAddr::default(), RemoteAddr(peer.into()), Scheme::HTTP).into();
 
         let answer = self.answer(Request::from_parts(parts, body)).await;
         let mut answer = compress::compress(answer, accepts_gzip).await;
-        if !lender.discard_rest(waits).await {
+        if let Some(lender) = lender
+            && !lender.discard_rest(waits).await
+        {
             answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         answer
@@ -114,7 +116,7 @@ impl Edge {
         let preflight = self.cors.preflight(&request, origin.as_ref());
         let outcome = match preflight {
             Some(answer) => Ok(answer),
-            None => self.run(request, operation).await,
+            None => self.run(request, &path, operation).await,
         };
         let mut answer = outcome.unwrap_or_else(|fault| {
             Self::report(&fault, &mut line);
@@ -132,16 +134,17 @@ impl Edge {
     }
 
     /// Runs what the request means, within the time that it may take.
-    async fn run(&self, mut request: Request, operation: Option<&Operation>) -> Result<Response, Fault> {
+    async fn run(&self, mut request: Request, path: &str, operation: Option<&Operation>) -> Result<Response, Fault> {
         if request.version() == Version::HTTP_11 && request.headers().get_all(HOST).iter().count() != 1 {
             return Err(Fault::MalformedRequest("A request of HTTP/1.1 has one header `Host`.".into()));
         }
-        let path = request.uri().path().to_owned();
+        request.set_data(self.verifier.clone());
+        request.set_data(self.contract.validators());
         request.set_data(Violations::default());
         let work = AssertUnwindSafe(self.routes.call(request)).catch_unwind();
         let fault = match time::timeout(self.deadline, work).await {
             Ok(Ok(Ok(answer))) => return Ok(answer),
-            Ok(Ok(Err(error))) => Fault::from_poem_error(error, || self.methods(&path)),
+            Ok(Ok(Err(error))) => Fault::from_poem_error(error, || self.methods(path)),
             Ok(Err(_)) => Fault::defect("a panic; its place is in the log line before"),
             Err(_) => Fault::TooSlow,
         };
@@ -197,7 +200,7 @@ fn trim_slash(uri: &mut Uri) {
 
 #[cfg(test)]
 mod tests {
-    use poem::{IntoResponse, Route, endpoint::make_sync, error::InternalServerError, http::StatusCode};
+    use poem::{IntoResponse, endpoint::make_sync, error::InternalServerError, http::StatusCode};
     use serde_json::Value;
 
     use super::*;
@@ -208,9 +211,12 @@ mod tests {
     }
 
     fn before(routes: Route, deadline: Duration) -> Edge {
-        let (config, contract) = (Config::default(), Contract::new());
+        let (mut config, contract) = (Config::default(), Contract::new());
+        config.auth.secret = Some("a secret that nobody uses".to_owned().into());
+        let verifier = Verifier::new(&config.auth).now_or_never();
         Edge {
-            routes: routes.boxed(),
+            routes,
+            verifier: verifier.expect("it needs nobody").unwrap(),
             cors: Cors::new(&config.cors, &contract),
             contract,
             prefix: Prefix::new(&config.server),

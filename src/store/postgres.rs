@@ -63,7 +63,7 @@ pub(super) fn options(settings: &config::Database) -> Result<PgConnectOptions, S
 }
 
 /// What the lanes are for, by how many there are. Reads never wait behind writes, nor these behind those that wait for locks,
-/// if there are lanes enough.
+/// if there are lanes enough. More lanes make smaller sets, which cost the database more.
 pub(super) fn lanes(connections: usize) -> Vec<Roles> {
     let all = Roles::of(|_| true);
     let reads = Roles::of(|kind| !kind.writes());
@@ -74,8 +74,9 @@ pub(super) fn lanes(connections: usize) -> Vec<Roles> {
         2 => vec![reads, Roles::of(Kind::writes)],
         3 => vec![reads, sets, patient],
         count => {
-            let quarter = count.div_ceil(4);
-            [vec![reads; quarter], vec![sets; count - 2 * quarter], vec![patient; quarter]].concat()
+            let waiters = (count / 5).max(1);
+            let readers = (count - waiters) / 2;
+            [vec![reads; readers], vec![sets; count - waiters - readers], vec![patient; waiters]].concat()
         }
     }
 }

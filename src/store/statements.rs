@@ -1,5 +1,7 @@
 //! The statements on PostgreSQL. Each works on a set of requests, of which one is the smallest: the columns of the set come
-//! as arrays, so that the size of a set is not in the text and a connection prepares each text once.
+//! as arrays, so that the size of a set is not in the text and a connection prepares each text once. They come through a
+//! sub-select, which hides their sizes from the planner: it would else plan small sets anew each time, which takes longer than
+//! to run them.
 //!
 //! Each row of a set has its owner, every row of a table is found by owner and id together, and every row that is given back
 //! names both. `n` is the place of a request in its set.
@@ -31,7 +33,8 @@ fn columns(alias: &str) -> String {
 /// $1 owners, $2 ids.
 pub(super) fn get() -> String {
     format!(
-        "select i.n, {} from unnest($1::text[], $2::uuid[]) with ordinality as i (user_id, id, n) \
+        "select i.n, {} \
+         from unnest((select $1::text[]), (select $2::uuid[])) with ordinality as i (user_id, id, n) \
          join tasks t on t.user_id = i.user_id and t.id = i.id",
         columns("t")
     )
@@ -43,7 +46,8 @@ pub(super) fn get() -> String {
 pub(super) fn list(of_status: &str) -> String {
     format!(
         "select i.n, u.revision, {columns} \
-         from unnest($1::text[], $2::uuid[], $3::int8[], $4::int8[], $5::int8[]) with ordinality \
+         from unnest((select $1::text[]), (select $2::uuid[]), (select $3::int8[]), \
+                     (select $4::int8[]), (select $5::int8[])) with ordinality \
               as i (user_id, below, most, callers, kept, n) \
          left join users u on u.id = i.user_id \
          left join lateral ( \
@@ -67,7 +71,7 @@ fn locked_owners(waits: Waits) -> String {
     format!(
         "owner as materialized ( \
            select u.id from users u, (select set_config('lock_timeout', '{timeout}', true)) limited \
-           where u.id = any ($1::text[]) order by u.id for no key update of u{how} \
+           where u.id = any ((select $1::text[])::text[]) order by u.id for no key update of u{how} \
          )"
     )
 }
@@ -83,8 +87,11 @@ const STORED: &str = "stored as ( \
 /// A row for each request: the owner and the id of the task that was made; or the fingerprint and the answer that are stored;
 /// or neither, if the request was left out.
 pub(super) fn create(waits: Waits, has_keys: bool) -> String {
-    let (keys, key_names) =
-        if has_keys { (", $7::text[], $8::bytea[], $9::text[]", ", key, fingerprint, answer") } else { ("", "") };
+    let (keys, key_names) = if has_keys {
+        (", (select $7::text[]), (select $8::bytea[]), (select $9::text[])", ", key, fingerprint, answer")
+    } else {
+        ("", "")
+    };
     let (stored, not_stored, keyed, of_stored, join_stored) = if has_keys {
         (
             format!("{STORED}, "),
@@ -127,7 +134,8 @@ pub(super) fn create(waits: Waits, has_keys: bool) -> String {
     };
     format!(
         "with input as materialized ( \
-           select * from unnest($1::text[], $2::uuid[], $3::text[], $4::text[], $5::timestamptz[], $6::timestamptz[]{keys}) \
+           select * from unnest((select $1::text[]), (select $2::uuid[]), (select $3::text[]), \
+                                (select $4::text[]), (select $5::timestamptz[]), (select $6::timestamptz[]){keys}) \
            with ordinality as i (user_id, id, title, description, completed_at, at{key_names}, n) \
          ), {bumped}, made as ( \
            insert into tasks ({COLUMNS}, revision) \
@@ -182,7 +190,8 @@ fn decided(done: &str, stored: &str) -> String {
 ///
 /// A row for each request: the [`outcome`], the task, the fingerprint and the answer.
 pub(super) fn change(waits: Waits, has_keys: bool) -> String {
-    let (keys, key_names) = if has_keys { (", $10::text[], $11::bytea[]", ", key, fingerprint") } else { ("", "") };
+    let (keys, key_names) =
+        if has_keys { (", (select $10::text[]), (select $11::bytea[])", ", key, fingerprint") } else { ("", "") };
     let (stored, not_stored, of_key, keyed, of_stored, join_stored, is_stored) = if has_keys {
         (
             format!("{STORED}, "),
@@ -217,8 +226,9 @@ pub(super) fn change(waits: Waits, has_keys: bool) -> String {
         .join(", ");
     format!(
         "with input as materialized ( \
-           select * from unnest($1::text[], $2::uuid[], $3::text[], $4::text[], $5::bool[], $6::text[], $7::int2[], \
-                                $8::bool[], $9::timestamptz[]{keys}) \
+           select * from unnest((select $1::text[]), (select $2::uuid[]), (select $3::text[]), (select $4::text[]), \
+                                (select $5::bool[]), (select $6::text[]), (select $7::int2[]), (select $8::bool[]), \
+                                (select $9::timestamptz[]){keys}) \
            with ordinality as i (user_id, id, expected, new_title, describes, new_description, completion, always, \
                                  at{key_names}, n) \
          ), {owners}, {stored}{targets}, matched as materialized ( \
@@ -259,7 +269,8 @@ pub(super) fn change(waits: Waits, has_keys: bool) -> String {
 pub(super) fn remove(waits: Waits) -> String {
     format!(
         "with input as materialized ( \
-           select * from unnest($1::text[], $2::uuid[], $3::text[]) with ordinality as i (user_id, id, expected, n) \
+           select * from unnest((select $1::text[]), (select $2::uuid[]), (select $3::text[])) with ordinality \
+           as i (user_id, id, expected, n) \
          ), {owners}, {targets}, matched as materialized ( \
            select * from target where {IS_EXPECTED} \
          ), bumped as ( \
