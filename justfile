@@ -12,7 +12,7 @@ test:
 
 # Write the contract
 spec:
-    cargo run -q -- spec > api-spec.yaml
+    spec=$(mktemp) && cargo run -q -- spec > $spec && cat $spec > api-spec.yaml; rm -f $spec
 
 # Check the contract and the server with other people's tools; needs Node.js, Python, Chromium and HAProxy
 contract: lint-contract clients conformance pools browser released try-readme

@@ -30,8 +30,8 @@
 //! These call `update_task` in `api/tasks.rs`; its arguments are extracted from the request in the order in which they are
 //! written. The first is `Path<Owner>` (`request/owner.rs`): it verifies the token and compares its subject with the path
 //! (401, 403). Then come the other parameters and the body, which [`request::Body`] validates against the published schema
-//! (400, 413, 415, 422). The operation hands them to `store/tasks.rs`, which runs one statement, narrowed to the owner
-//! (404, 412). The reply is written by `api/reply.rs`; a failure travels as a [`problem::Fault`] back to the edge, where it
+//! (400, 413, 415, 422). The operation hands them to `store/tasks.rs`, which asks the database for that owner, in one
+//! statement with others who ask at the same time (404, 412, 503). The reply is written by `api/reply.rs`; a failure travels as a [`problem::Fault`] back to the edge, where it
 //! becomes a problem.
 //!
 //! # Three rules

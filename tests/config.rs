@@ -56,7 +56,7 @@ trust_forwarded_prefix = false  # default
 
 [database]
 url = "sqlite://data/taskpact.db"  # default
-max_connections = 5  # default
+max_connections = 6  # default
 acquire_timeout_ms = 3000  # default
 migrate = true  # default
 sets = "all"  # default

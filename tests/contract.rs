@@ -17,7 +17,7 @@ fn the_committed_contract_is_that_of_the_server() {
     assert!(
         committed == Contract::new().yaml,
         "api-spec.yaml is not the contract of this server. Look at what changed, then write it: \
-         `cargo run -- spec > api-spec.yaml`"
+         `just spec`"
     );
 }
 
@@ -153,13 +153,23 @@ fn media_types_and_headers_are_in_their_usual_form() {
 #[test]
 fn bodies_are_closed_and_replies_are_complete() {
     let schema = |name: &str| &DOCUMENT["components"]["schemas"][name];
-    for body in ["NewTask", "TaskUpdate", "TaskCompletion"] {
-        assert_eq!(schema(body)["additionalProperties"], false, "{body}");
-    }
-    for reply in ["Task", "NoSuchTaskProblem", "InvalidRequestProblem", "VersionMismatchProblem", "Health"] {
-        let fields: Vec<_> = schema(reply)["properties"].as_object().unwrap().keys().map(|name| json!(name)).collect();
-        assert_eq!(schema(reply)["required"], json!(fields), "{reply}");
-        assert_eq!(schema(reply)["additionalProperties"], Value::Null, "{reply} may grow");
+    let bodies: BTreeSet<&str> = OPERATIONS
+        .iter()
+        .filter_map(|operation| operation.description.pointer("/requestBody/content/application~1json/schema/$ref"))
+        .map(|reference| reference.as_str().unwrap().rsplit('/').next().unwrap())
+        .collect();
+    assert!(bodies.contains("NewTask"));
+    for (name, schema) in DOCUMENT["components"]["schemas"].as_object().unwrap() {
+        let Some(fields) = schema["properties"].as_object() else { continue };
+        if bodies.contains(&**name) {
+            assert_eq!(schema["additionalProperties"], false, "{name} takes whatever it is sent");
+            continue;
+        }
+        assert_eq!(schema["additionalProperties"], Value::Null, "{name} may not grow");
+        if name != "Violation" {
+            let fields: Vec<_> = fields.keys().map(|field| json!(field)).collect();
+            assert_eq!(schema["required"], json!(fields), "{name}");
+        }
     }
     assert_eq!(schema("Violation")["required"], json!(["in", "code", "detail"]));
     let nullable = |name: &str| -> Vec<&String> {
@@ -172,6 +182,22 @@ fn bodies_are_closed_and_replies_are_complete() {
     assert!(nullable("TaskCompletion").is_empty());
     assert_eq!(schema("NewTask")["required"], json!(["title"]));
     assert_eq!(schema("TaskUpdate")["minProperties"], 1);
+}
+
+#[test]
+fn whose_request_it_is_comes_first_and_what_is_wrong_with_it_is_declared() {
+    for operation in OPERATIONS.iter() {
+        let is = &operation.description;
+        let parameters: Vec<_> = is["parameters"].as_array().into_iter().flatten().collect();
+        let is_in_path = |parameter: &&&Value| parameter["in"] == "path";
+        if operation.path.contains("{user_id}") {
+            // They are extracted in this order: nothing is said of a request to whom it is not for.
+            assert_eq!(parameters[0]["name"], "user_id", "{}", operation.id);
+        }
+        let can_be_invalid = is.get("requestBody").is_some() || !parameters.iter().all(|p| is_in_path(&p));
+        let declared = is["responses"]["422"].to_string().contains("InvalidRequestProblem");
+        assert!(declared || !can_be_invalid, "{} does not declare what is answered to invalid requests", operation.id);
+    }
 }
 
 #[test]

@@ -53,7 +53,6 @@ pub struct Contract {
     pub request_headers: BTreeSet<String>,
     /// The headers that answers may have, beside those of every answer in HTTP.
     pub response_headers: BTreeSet<String>,
-    docs: Bytes,
     operations: Vec<Operation>,
     validators: Validators,
 }
@@ -96,30 +95,13 @@ impl Contract {
     #[expect(clippy::new_without_default, reason = "there is one contract, which nobody takes for a default")]
     #[must_use]
     pub fn new() -> Self {
-        let service =
-            OpenApiService::new(Described::<api::Operations>(PhantomData), "Taskpact", env!("CARGO_PKG_VERSION"))
-                .description(DESCRIPTION)
-                .contact(ContactObject::new().name("The developers of Taskpact"))
-                .license(LicenseObject::new("MIT").url("https://opensource.org/license/mit"))
-                .server(ServerObject::new("/").description("This server"));
-        let raw = service.spec();
-        let mut document: Value = serde_json::from_str(&raw).expect("poem-openapi writes JSON");
+        let mut document: Value = serde_json::from_str(&service().spec()).expect("poem-openapi writes JSON");
         let operations = post_process::apply(&mut document);
 
         let json = serde_json::to_string_pretty(&document).expect("a document is plain data") + "\n";
         // The writer indents empty lines too; an editor that trims them must not break the comparison.
         let yaml = serde_saphyr::to_string(&document).expect("a document is plain data");
         let yaml: String = yaml.lines().map(|line| line.trim_end().to_owned() + "\n").collect();
-        // poem's page holds the document from before that, as a script's literal, and has an icon fetched that is not there.
-        let mut docs = "<!doctype html>".to_owned() + &service.swagger_ui_html();
-        let title = "<title>Swagger UI</title>";
-        for (theirs, ours) in [
-            (&*raw, &*json.replace("</", "<\\/")),
-            (title, "<title>Taskpact</title><link rel=\"icon\" href=\"data:,\">"),
-        ] {
-            assert!(docs.contains(theirs), "poem-openapi's Swagger page has changed");
-            docs = docs.replace(theirs, ours);
-        }
 
         let validators = post_process::body_schemas(&document).into_iter().map(|name| {
             let schema = json!({"$ref": format!("#/components/schemas/{name}")});
@@ -133,7 +115,6 @@ impl Contract {
             validators: validators.collect(),
             json: json.into(),
             yaml: yaml.into(),
-            docs: docs.into(),
         }
     }
 
@@ -178,6 +159,33 @@ pub fn validator(document: &Value, schema: &Value) -> Validator {
         .with_pattern_options(PatternOptions::regex())
         .build(&whole)
         .expect("the contract's schemas are valid")
+}
+
+/// What poem-openapi makes of the operations.
+fn service() -> OpenApiService<Described<api::Operations>, ()> {
+    OpenApiService::new(Described(PhantomData), "Taskpact", env!("CARGO_PKG_VERSION"))
+        .description(DESCRIPTION)
+        .contact(ContactObject::new().name("The developers of Taskpact"))
+        .license(LicenseObject::new("MIT").url("https://opensource.org/license/mit"))
+        .server(ServerObject::new("/").description("This server"))
+}
+
+/// Swagger UI with the document `json`.
+fn docs(json: &str) -> String {
+    let service = service();
+    // poem's page holds the document as it is before it is post-processed, as a script's literal, and has an icon fetched
+    // that is not there.
+    let page = service.swagger_ui_html();
+    let title = "<title>Swagger UI</title>";
+    [
+        (&*service.spec(), &*json.replace("</", "<\\/")),
+        (title, "<title>Taskpact</title><link rel=\"icon\" href=\"data:,\">"),
+    ]
+    .into_iter()
+    .fold("<!doctype html>".to_owned() + &page, |page, (theirs, ours)| {
+        assert!(page.contains(theirs), "poem-openapi's Swagger page has changed");
+        page.replace(theirs, ours)
+    })
 }
 
 /// The description of operations, without anything to run them on.

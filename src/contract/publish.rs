@@ -1,5 +1,7 @@
 //! Publishing the contract, and explaining its problems.
 
+use std::sync::LazyLock;
+
 use bytes::Bytes;
 use poem::{
     Endpoint, EndpointExt, Request, Response, Route,
@@ -20,7 +22,7 @@ pub fn routes(contract: &Contract) -> Route {
     Route::new()
         .at("/openapi.json", page("application/json", contract.json.clone()))
         .at("/openapi.yaml", page("application/yaml", contract.yaml.clone()))
-        .at("/docs", page(HTML, contract.docs.clone()))
+        .at("/docs", docs(contract.json.clone()))
         .at("/problems", page(HTML, problems(types::ALL).into()))
         .at("/problems/:slug", get(make_sync(|request| one_problem(&request))))
 }
@@ -32,6 +34,12 @@ fn one_problem(request: &Request) -> poem::Result<Response> {
 
 fn page(media_type: &'static str, body: Bytes) -> impl Endpoint<Output = Response> + 'static {
     get(make_sync(move |_| content(media_type, body.clone()))).map_to_response()
+}
+
+/// Swagger UI, made when it is asked for first: it is larger than all the rest that a server keeps.
+fn docs(json: Bytes) -> impl Endpoint<Output = Response> + 'static {
+    let page = LazyLock::new(move || Bytes::from(super::docs(str::from_utf8(&json).expect("JSON is UTF-8"))));
+    get(make_sync(move |_| content(HTML, Bytes::clone(&page)))).map_to_response()
 }
 
 fn content(media_type: &'static str, body: Bytes) -> Response {

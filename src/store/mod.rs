@@ -10,10 +10,12 @@
 
 use std::{
     fmt,
+    panic::AssertUnwindSafe,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
+use futures_util::FutureExt;
 use sea_orm::{
     AccessMode, ConnectionTrait, DatabaseTransaction, DbBackend, DbErr, RuntimeErr, SqliteTransactionMode, SqlxError,
     Statement, TransactionOptions, TransactionTrait,
@@ -115,7 +117,10 @@ impl Store {
                 let postgres = Arc::new(Postgres::new(options, Arc::clone(check), Arc::clone(&queue), patience));
                 for lane in 0..count {
                     let postgres = Arc::clone(&postgres);
-                    tasks.spawn(async move { postgres.serve(lane).await });
+                    // After a panic, which is in the log, it goes on; the requests that it had are answered with a 500.
+                    tasks.spawn(async move {
+                        while AssertUnwindSafe(postgres.serve(lane)).catch_unwind().await.is_err() {}
+                    });
                 }
                 queue
             }

@@ -74,8 +74,8 @@ pub(super) fn lanes(connections: usize) -> Vec<Roles> {
         2 => vec![reads, Roles::of(Kind::writes)],
         3 => vec![reads, sets, patient],
         count => {
-            let waiters = (count / 5).max(1);
-            let readers = (count - waiters) / 2;
+            let waiters = (count / 6).max(1);
+            let readers = (count - waiters) * 2 / 5;
             [vec![reads; readers], vec![sets; count - waiters - readers], vec![patient; waiters]].concat()
         }
     }
@@ -105,6 +105,8 @@ enum Failed {
     RolledBack(Arc<SqlxError>),
     /// There is no answer. It may have been done.
     Lost(Cause),
+    /// The answer is not one to this statement, which is a defect. It may have been done.
+    Broken(Cause),
 }
 
 /// What a write came to.
@@ -248,6 +250,7 @@ impl Postgres {
                 }
             }
             Err(Failed::Lost(cause)) => requests.into_iter().for_each(|request| request.fail(unavailable(&cause))),
+            Err(Failed::Broken(cause)) => requests.into_iter().for_each(|request| request.fail(broken(&cause))),
         }
     }
 
@@ -256,10 +259,13 @@ impl Postgres {
         let mut is_repeated = false;
         loop {
             self.connect(link, since).await.map_err(Failed::Lost)?;
-            let outcome = if kind == Kind::Get {
-                self.get(link, requests.iter().filter_map(Request::as_get)).await
-            } else {
-                self.list(link, kind, requests.iter().filter_map(Request::as_list)).await
+            let lists = requests.iter().filter_map(Request::as_list);
+            let outcome = match kind {
+                Kind::Get => self.get(link, requests.iter().filter_map(Request::as_get)).await,
+                Kind::ListAll => self.list(link, &TEXTS.list[0], lists).await,
+                Kind::ListPending => self.list(link, &TEXTS.list[1], lists).await,
+                Kind::ListCompleted => self.list(link, &TEXTS.list[2], lists).await,
+                Kind::Create | Kind::Change | Kind::Remove | Kind::Patient => Err(undecodable("it does not read")),
             };
             match outcome {
                 Err(Failed::Lost(_)) if !is_repeated => is_repeated = true,
@@ -288,7 +294,12 @@ impl Postgres {
         Ok(found.into_iter().map(Read::Task).collect())
     }
 
-    async fn list(&self, link: &mut Link, kind: Kind, lists: impl Iterator<Item = &List>) -> Result<Vec<Read>, Failed> {
+    async fn list(
+        &self,
+        link: &mut Link,
+        text: &'static str,
+        lists: impl Iterator<Item = &List>,
+    ) -> Result<Vec<Read>, Failed> {
         // Who asks for the same is given the same.
         let (mut asked, mut places) = (Vec::new(), Vec::new());
         let mut known = HashMap::new();
@@ -310,11 +321,6 @@ impl Postgres {
             all.add(column(|work| work.callers))?;
             all.add(column(|work| work.kept))
         });
-        let text = match kind {
-            Kind::ListPending => &TEXTS.list[1],
-            Kind::ListCompleted => &TEXTS.list[2],
-            _ => &TEXTS.list[0],
-        };
         let mut found: Vec<(i64, Vec<Task>)> = vec![(super::NO_REVISION, Vec::new()); asked.len()];
         for row in self.run(link, text, arguments, SET_TIMEOUT).await? {
             let n = place(&row, found.len())?;
@@ -370,6 +376,7 @@ impl Postgres {
             }
             // Nobody knows whether it was done.
             Err(Failed::Lost(cause)) => requests.into_iter().for_each(|request| request.fail(unavailable(&cause))),
+            Err(Failed::Broken(cause)) => requests.into_iter().for_each(|request| request.fail(broken(&cause))),
         }
     }
 
@@ -392,6 +399,7 @@ impl Postgres {
                     _ => return request.fail(Fault::from(cause)),
                 },
                 Err(Failed::Lost(cause)) => return request.fail(unavailable(&cause)),
+                Err(Failed::Broken(cause)) => return request.fail(broken(&cause)),
             }
         }
     }
@@ -424,7 +432,8 @@ impl Postgres {
         match requests.first() {
             Some(Request::Create(_)) => self.create(link, requests, waits, limit).await,
             Some(Request::Change(_)) => self.change(link, requests, waits, limit).await,
-            _ => self.remove(link, requests, waits, limit).await,
+            Some(Request::Remove(_)) => self.remove(link, requests, waits, limit).await,
+            Some(Request::Get(_) | Request::List(_)) | None => Err(undecodable("it does not write")),
         }
     }
 
@@ -581,7 +590,7 @@ fn decided(
     done: impl Fn(&PgRow) -> Result<Verdict, Failed>,
 ) -> Result<Verdict, Failed> {
     let verdict = match column_of(row, 1)? {
-        outcome::STORED => stored(row, 10)?.unwrap_or(Verdict::Locked),
+        outcome::STORED => stored(row, 2 + statements::COLUMN_COUNT)?.unwrap_or(Verdict::Locked),
         outcome::DONE => done(row)?,
         outcome::MISMATCH => Verdict::Mismatch(task(row, 2)?),
         outcome::MISSING => Verdict::Missing,
@@ -628,11 +637,15 @@ fn column_of<'r, T: sqlx::Decode<'r, sqlx::Postgres> + sqlx::Type<sqlx::Postgres
     row: &'r PgRow,
     at: usize,
 ) -> Result<T, Failed> {
-    row.try_get(at).map_err(|error| Failed::Lost(Arc::new(error)))
+    row.try_get(at).map_err(|error| Failed::Broken(Arc::new(error)))
+}
+
+fn broken(cause: &Cause) -> Fault {
+    Fault::Database(Cause::clone(cause))
 }
 
 fn undecodable(what: &'static str) -> Failed {
-    Failed::Lost(Arc::new(SqlxError::Protocol(what.to_owned())))
+    Failed::Broken(cause(what))
 }
 
 fn column<'s, S, T>(set: &'s [&'s S], of: impl Fn(&'s S) -> T) -> Vec<T> {

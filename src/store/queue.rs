@@ -27,14 +27,14 @@ const MAX_WAITING: usize = 10_000;
 
 /// The kinds of requests that a lane takes, a bit for each.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Roles(u8);
+pub(super) struct Roles(u16);
 
 impl Roles {
     pub(super) fn of(takes: impl Fn(Kind) -> bool) -> Self {
         Self(Kind::ALL.into_iter().filter(|kind| takes(*kind)).fold(0, |bits, kind| bits | Self::bit(kind)))
     }
 
-    fn bit(kind: Kind) -> u8 {
+    fn bit(kind: Kind) -> u16 {
         1 << (kind as u8)
     }
 

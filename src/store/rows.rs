@@ -1,5 +1,4 @@
-//! The tables. The entities are private to this file: whoever forgets whose rows are meant has nothing to write a statement
-//! with.
+//! The tables, as SeaORM's entities, which are private to this file.
 //!
 //! ```compile_fail,E0603
 //! // Not outside this file, not even in the rest of the store.

@@ -5,6 +5,7 @@
 
 use std::{
     fmt,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
     thread::{self, JoinHandle},
     time::Duration,
@@ -23,6 +24,7 @@ use super::{
         Alteration, Completion, Creation, Kind, Listed, Listing, Outcome, Page, Removal, Request, cause, is_expected,
         unavailable,
     },
+    statements::COLUMNS,
 };
 use crate::{
     auth::Owner,
@@ -34,8 +36,6 @@ use crate::{
 const MAX_COMMIT: usize = 256;
 /// The size that the write-ahead log is cut down to when it has been written back, in bytes.
 const MAX_IDLE_LOG_BYTES: u32 = 16 * 1024 * 1024;
-
-const COLUMNS: &str = "user_id, id, title, description, completed_at, created_at, updated_at, version";
 
 /// What the threads serve: the first one writes.
 pub(super) fn lanes(readers: usize) -> Vec<Roles> {
@@ -78,7 +78,11 @@ impl Sqlite {
         let start = |lane| {
             let (this, runtime) = (Arc::clone(&this), Handle::current());
             let name = if lane == 0 { "sqlite-writer".to_owned() } else { format!("sqlite-reader-{lane}") };
-            let serve = move || this.serve(lane, &runtime);
+            // After a panic, which is in the log, it goes on; the requests that it had are answered with a 500.
+            let serve = move || {
+                let serve = || this.serve(lane, &runtime);
+                while catch_unwind(AssertUnwindSafe(serve)).is_err() {}
+            };
             thread::Builder::new().name(name).spawn(serve).expect("the system gives a thread")
         };
         (0..lanes).map(start).collect()
@@ -391,22 +395,18 @@ fn cached<'c>(on: &'c Connection, sql: &str) -> Result<CachedStatement<'c>, Erro
 
 fn task(row: &Row<'_>) -> Result<Task, Error> {
     let time = |at: usize| {
-        let invalid = |error| Error::FromSqlConversionFailure(at, rusqlite::types::Type::Text, Box::new(error));
-        let text = row
-            .get_ref(at)?
-            .as_str_or_null()
-            .map_err(|error| Error::FromSqlConversionFailure(at, rusqlite::types::Type::Text, Box::new(error)))?;
-        text.map(|text| DateTime::parse_from_rfc3339(text).map_err(invalid)).transpose()
+        // As it is written here, for which this is the quickest way. What others have written may have another form.
+        let ours = row.get_ref(at)?.as_str().ok().and_then(|text| DateTime::parse_from_rfc3339(text).ok());
+        ours.map_or_else(|| row.get::<_, Option<DateTime<Utc>>>(at), |time| Ok(Some(time.to_utc())))
     };
     let needed = |at: usize| {
-        let time = time(at)?.ok_or_else(|| Error::InvalidColumnType(at, String::new(), rusqlite::types::Type::Null))?;
-        Ok::<Timestamp, Error>(time.to_utc().into())
+        let missing = || Error::InvalidColumnType(at, String::new(), rusqlite::types::Type::Null);
+        Ok::<Timestamp, Error>(time(at)?.ok_or_else(missing)?.into())
     };
-    let id = row.get_ref(1)?.as_blob().ok().and_then(|bytes| Uuid::from_slice(bytes).ok());
-    let completed_at = time(4)?.map(|time| time.to_utc().into());
+    let completed_at = time(4)?.map(Timestamp::from);
     Ok(Task {
         user_id: row.get(0)?,
-        id: TaskId(id.ok_or_else(|| Error::InvalidColumnType(1, "id".to_owned(), rusqlite::types::Type::Blob))?),
+        id: TaskId(row.get(1)?),
         title: Title(row.get(2)?),
         description: row.get::<_, Option<String>>(3)?.map(Description),
         completed: completed_at.is_some(),

@@ -11,7 +11,8 @@
 //! request, which is then tried alone, by a statement that waits for the owner. None waits for a task while it has the owner.
 
 /// The columns of a task, in the order in which they are read.
-const COLUMNS: &str = "user_id, id, title, description, completed_at, created_at, updated_at, version";
+pub(super) const COLUMN_COUNT: usize = 8;
+pub(super) const COLUMNS: &str = "user_id, id, title, description, completed_at, created_at, updated_at, version";
 
 /// Whether a statement is for a set, or for a single request that waits for locks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

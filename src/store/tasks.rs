@@ -13,7 +13,7 @@ use crate::{
     task::{ExpectedVersion, NewTask, Task, TaskCompletion, TaskId, TaskStatus, TaskUpdate},
 };
 
-/// One owner's tasks: the only way to the `tasks` table.
+/// One owner's tasks: the only way to them from outside the store.
 ///
 /// Each operation is a request to the database that names the owner; what is asked at the same time, by whomever, may travel
 /// in one statement with it.

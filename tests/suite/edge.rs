@@ -291,7 +291,7 @@ async fn a_preflight_is_answered_for_every_method_and_header() {
         reply.header(name).unwrap().split(", ").map(str::to_lowercase).collect()
     };
 
-    assert_eq!(OPERATIONS.len(), 8);
+    assert!(OPERATIONS.len() >= 8);
     for operation in OPERATIONS.iter() {
         let reply =
             ask("http://localhost:3000", operation.method.as_str(), &operation.path.replace(['{', '}'], "x")).await;

@@ -10,6 +10,7 @@ mod lists;
 mod races;
 mod retries;
 mod schema;
+mod sets;
 mod tasks;
 mod tokens;
 

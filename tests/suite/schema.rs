@@ -142,3 +142,34 @@ async fn erasing_a_user_erases_what_is_theirs() {
     assert_eq!(app.database.query("select user_id from idempotency_keys").await, ["bob"]);
     ann.create("They may come back").await;
 }
+
+/// Other programs write times in other forms, and know nothing of revisions.
+#[tokio::test]
+async fn rows_that_were_written_by_sql_are_served() {
+    let app = TestApp::start(BACKEND).await;
+    let ann = app.user("ann");
+    app.database.execute("insert into users (id) values ('ann')").await;
+    let forms =
+        ["2026-11-21 07:15:42+00:00", "2026-11-21T07:15:42Z", "2026-11-21T08:15:42.000+01:00", "2026-11-21 07:15:42Z"];
+    for (n, at) in forms.iter().enumerate() {
+        let id = match app.database {
+            Database::Sqlite(_) => format!("x'019a7e3c91d47b528f4e2a6c0d1b3e5{n}'"),
+            Database::Postgres(_) => format!("'019a7e3c91d47b528f4e2a6c0d1b3e5{n}'"),
+        };
+        let statement = format!(
+            "insert into tasks (user_id, id, title, created_at, updated_at, completed_at, version) \
+             values ('ann', {id}, 'By hand', '{at}', '{at}', '{at}', 1)"
+        );
+        app.database.execute(&statement).await;
+    }
+
+    let listed = ann.list("").await.is(200).json();
+    assert_eq!(listed.as_array().unwrap().len(), forms.len());
+    for task in listed.as_array().unwrap() {
+        for field in ["created_at", "updated_at", "completed_at"] {
+            assert_eq!(task[field], "2026-11-21T07:15:42.000000Z");
+        }
+        ann.get(super::id(task)).await.is(200);
+        ann.toggle(super::id(task)).await.is(200);
+    }
+}
