@@ -1,7 +1,7 @@
 //! Every SQL statement, and the connections to run them on.
 //!
 //! The rows are reached through [`Store::tasks`] only, which takes an [`Owner`]: unscoped access can't be written. Inside,
-//! what is asked is a request that names its owner; requests wait in a [`queue`] and are served in sets, by `postgres.rs` with
+//! what is asked is a request that names its owner; requests wait in a queue (`queue.rs`) and are served in sets, by `postgres.rs` with
 //! the texts in `statements.rs`, or by `sqlite.rs`. The entities are private to [`rows`].
 //!
 //! What it guarantees: a change, its owner's revision, and the response that is stored for a repeat are one transaction. The
