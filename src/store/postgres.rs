@@ -45,6 +45,8 @@ const SET_TIMEOUT: Duration = Duration::from_secs(5);
 const CONNECT_PAUSE: Duration = Duration::from_millis(50);
 /// For how long it is taken for granted that a pooler is what it was, when a connection is made.
 const POOLER_CHECK_AGE: Duration = Duration::from_secs(10);
+/// After how many sets on a connection its statements are planned anew for the first time.
+const FIRST_NEW_PLANS: u64 = 64;
 /// After what time a request is tried again whose task somebody else has locked.
 const LOCKED_PAUSE: Duration = Duration::from_millis(20);
 /// How often a request that waits for locks is tried, if it loses against others.
@@ -97,6 +99,8 @@ pub(super) struct Postgres {
 struct Link {
     connection: Option<PgConnection>,
     used: Option<Instant>,
+    /// How many sets it has served.
+    sets: u64,
 }
 
 /// Why a statement failed.
@@ -173,10 +177,23 @@ impl Postgres {
                 }
             }
             link.used = Some(Instant::now());
+            Self::plan_anew(&mut link).await;
         }
         if let Some(connection) = link.connection {
             // Whether it ends well is of no interest any more.
             let _ = timeout(TRIAL_TIMEOUT, connection.close()).await;
+        }
+    }
+
+    /// Gives up the plans each time that the number of sets has doubled. They are made once, and a table that was empty then is
+    /// soon too large to be read as a whole; PostgreSQL itself notices only when it analyses the table, a minute later.
+    async fn plan_anew(link: &mut Link) {
+        link.sets += 1;
+        if let Some(connection) = link.connection.as_mut().filter(|_| link.sets.is_power_of_two())
+            && link.sets >= FIRST_NEW_PLANS
+            && !matches!(timeout(TRIAL_TIMEOUT, connection.clear_cached_statements()).await, Ok(Ok(())))
+        {
+            link.connection = None;
         }
     }
 
