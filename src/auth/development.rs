@@ -37,7 +37,7 @@ fn make(file: &Path) -> io::Result<String> {
     if let Some(directory) = file.parent() {
         fs::create_dir_all(directory)?;
     }
-    // Two random UUIDs are 244 bits from the system's generator.
+    // Two random UUIDs are 244 bits of a cryptographic generator that the system seeds.
     let secret = format!("{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple());
     // Written whole under a name of its own, then linked: of several processes that start at once, one wins, and
     // none reads half a secret.
