@@ -12,7 +12,7 @@ test:
 
 # Write the contract
 spec:
-    spec=$(mktemp) && cargo run -q -- spec > $spec && cat $spec > api-spec.yaml; rm -f $spec
+    spec=$(mktemp) && trap 'rm "$spec"' EXIT && cargo run -q -- spec > "$spec" && cat "$spec" > api-spec.yaml
 
 # Check the contract and the server with other people's tools; needs Node.js, Python, Chromium and HAProxy
 contract: lint-contract clients conformance pools browser released try-readme

@@ -114,7 +114,9 @@ impl PageShape {
         hash.update(limit.to_be_bytes());
         hash.update(after.map_or([0; 16], |after| *after.0.as_bytes()));
         // Eight bytes are more than enough to tell the pages of one list apart.
-        Self(hash.finalize()[..8].iter().map(|byte| format!("{byte:02x}")).collect())
+        let hash = hash.finalize();
+        let hash = u64::from_be_bytes(*hash.first_chunk().expect("it has 32 bytes"));
+        Self(format!("{hash:016x}"))
     }
 
     /// The opaque part of the page's entity tag at a revision of its owner's tasks.

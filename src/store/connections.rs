@@ -11,11 +11,13 @@ use sqlx::{
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
-use super::{file::DatabaseFile, pooler::PoolerCheck, postgres};
+use super::{
+    file::DatabaseFile,
+    pooler::{self, PoolerCheck},
+    postgres,
+};
 use crate::config;
 
-/// For how long it is taken for granted that a pooler is what it was, when a connection is made.
-const POOLER_CHECK_AGE: Duration = Duration::from_secs(10);
 /// After this time without use they are closed.
 const IDLE_TIMEOUT: Duration = Duration::from_mins(2);
 
@@ -55,7 +57,7 @@ fn postgresql(settings: &config::Database) -> Result<Upkeep, DbErr> {
         .idle_timeout(IDLE_TIMEOUT)
         .after_connect(move |_, _| {
             let check = Arc::clone(&of_pool);
-            Box::pin(async move { check.ensure(POOLER_CHECK_AGE).await })
+            Box::pin(async move { check.ensure(pooler::CHECK_AGE).await })
         })
         .connect_lazy_with(options);
     let connections = DatabaseConnection::from(pool);

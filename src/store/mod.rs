@@ -11,12 +11,10 @@
 
 use std::{
     fmt,
-    panic::AssertUnwindSafe,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
-use futures_util::FutureExt;
 use sea_orm::{
     AccessMode, ConnectionTrait, DatabaseTransaction, DbBackend, DbErr, RuntimeErr, SqliteTransactionMode, SqlxError,
     Statement, TransactionOptions, TransactionTrait,
@@ -52,6 +50,7 @@ use pages::Pages;
 use postgres::Postgres;
 use queue::Queue;
 pub use request::{Listed, Outcome, Page};
+use sqlite::Sqlite;
 pub use tasks::Tasks;
 
 /// After this time, asking for readiness tries again whether a pooler keeps prepared statements apart.
@@ -64,7 +63,6 @@ const NO_REVISION: i64 = -1;
 /// Everything that is kept. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Store {
-    queue: Arc<Queue>,
     pages: Arc<Pages>,
     lanes: Arc<Lanes>,
     upkeep: Upkeep,
@@ -72,9 +70,8 @@ pub struct Store {
 }
 
 /// Those who serve the queue. When the last store is dropped, they end.
-#[derive(Default)]
 struct Lanes {
-    queue: Option<Arc<Queue>>,
+    queue: Arc<Queue>,
     tasks: Mutex<JoinSet<()>>,
 }
 
@@ -86,9 +83,7 @@ impl fmt::Debug for Lanes {
 
 impl Drop for Lanes {
     fn drop(&mut self) {
-        if let Some(queue) = &self.queue {
-            queue.close().into_iter().for_each(|request| request.fail(closed()));
-        }
+        self.queue.close();
         // They finish what they have taken, and end by themselves.
         self.tasks.get_mut().unwrap_or_else(PoisonError::into_inner).detach_all();
     }
@@ -111,36 +106,20 @@ impl Store {
         let mut tasks = JoinSet::new();
         let queue = match (&upkeep.pooler, &upkeep.file) {
             (Some(check), _) => {
-                let lanes = postgres::lanes(connections);
-                let count = lanes.len();
-                let queue = Queue::new(lanes, single_owner);
+                let queue = Queue::new(postgres::lanes(connections), single_owner);
                 let options = postgres::options(settings).map_err(connections::unusable)?;
-                let postgres = Arc::new(Postgres::new(options, Arc::clone(check), Arc::clone(&queue), patience));
-                for lane in 0..count {
-                    let postgres = Arc::clone(&postgres);
-                    // After a panic, which is in the log, it goes on; the requests that it had are answered with a 500.
-                    tasks.spawn(async move {
-                        while AssertUnwindSafe(postgres.serve(lane)).catch_unwind().await.is_err() {}
-                    });
-                }
+                Postgres::new(options, Arc::clone(check), Arc::clone(&queue), patience).start(&mut tasks);
                 queue
             }
             (None, Some(file)) => {
-                let lanes = sqlite::lanes(connections);
-                let count = lanes.len();
-                let queue = Queue::new(lanes, single_owner);
-                let (queue_of_lanes, file) = (Arc::clone(&queue), Arc::clone(file));
-                let sqlite = sqlite::Sqlite { file, queue: queue_of_lanes, patience };
-                for thread in sqlite.start(count) {
-                    tasks.spawn_blocking(move || drop(thread.join()));
-                }
+                let queue = Queue::new(sqlite::lanes(connections), single_owner);
+                Sqlite { file: Arc::clone(file), queue: Arc::clone(&queue), patience }.start(&mut tasks);
                 queue
             }
             (None, None) => return Err(DbErr::Custom("there is no database".to_owned())),
         };
         Ok(Self {
-            lanes: Arc::new(Lanes { queue: Some(Arc::clone(&queue)), tasks: Mutex::new(tasks) }),
-            queue,
+            lanes: Arc::new(Lanes { queue, tasks: Mutex::new(tasks) }),
             pages: Arc::new(Pages::new(settings.page_cache_mb.get::<u64>() * 1024 * 1024)),
             upkeep,
             clock: Clock,
@@ -217,7 +196,7 @@ impl Store {
 
     /// Serves no more requests, and waits for those under way, which may take long.
     pub async fn close(self) {
-        self.queue.close().into_iter().for_each(|request| request.fail(closed()));
+        self.lanes.queue.close();
         let mut tasks = std::mem::take(&mut *self.lanes.tasks.lock().unwrap_or_else(PoisonError::into_inner));
         while tasks.join_next().await.is_some() {}
         // The only possible error is that they are closed.

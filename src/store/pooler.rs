@@ -19,6 +19,8 @@ use sqlx::{
 use tokio::time::timeout;
 use uuid::Uuid;
 
+/// For how long it is taken for granted that a pooler is what it was, when a connection is made.
+pub(super) const CHECK_AGE: Duration = Duration::from_secs(10);
 /// How often the trial is made. A pooler may give the same connection back by chance, most of all while others use it.
 const ROUNDS: usize = 3;
 

@@ -7,23 +7,28 @@
 use std::{
     cmp::Reverse,
     collections::HashMap,
+    panic::AssertUnwindSafe,
     str::FromStr,
     sync::{Arc, LazyLock, Mutex},
     time::{Duration, Instant},
 };
 
 use chrono::{DateTime, Utc};
+use futures_util::FutureExt;
 use sqlx::{
     Arguments, ConnectOptions, Connection, Error as SqlxError, PgConnection, Row,
     postgres::{PgArguments, PgConnectOptions, PgRow},
 };
-use tokio::time::{sleep, timeout};
+use tokio::{
+    task::JoinSet,
+    time::{sleep, timeout},
+};
 use uuid::Uuid;
 
 use super::{
     idempotency::IdempotentRequest,
     is_lost,
-    pooler::PoolerCheck,
+    pooler::{self, PoolerCheck},
     queue::{Queue, Roles},
     request::{Change, Create, Get, Kind, List, Listed, Outcome, Page, Remove, Request, cause, unavailable},
     statements::{self, Waits, outcome},
@@ -43,8 +48,6 @@ const TRIAL_TIMEOUT: Duration = Duration::from_secs(1);
 const SET_TIMEOUT: Duration = Duration::from_secs(5);
 /// After what time a connection is tried for again.
 const CONNECT_PAUSE: Duration = Duration::from_millis(50);
-/// For how long it is taken for granted that a pooler is what it was, when a connection is made.
-const POOLER_CHECK_AGE: Duration = Duration::from_secs(10);
 /// After how many sets on a connection its statements are planned anew for the first time.
 const FIRST_NEW_PLANS: u64 = 64;
 /// After what time a request is tried again whose task somebody else has locked.
@@ -155,8 +158,18 @@ impl Postgres {
         Self { options, check, queue, patience, outage: Mutex::default() }
     }
 
+    /// Starts the lanes. They end when the queue is closed.
+    pub(super) fn start(self, tasks: &mut JoinSet<()>) {
+        let this = Arc::new(self);
+        for lane in 0..this.queue.lanes() {
+            let this = Arc::clone(&this);
+            // After a panic, which is in the log, it goes on; the requests that it had are answered with a 500.
+            tasks.spawn(async move { while AssertUnwindSafe(this.serve(lane)).catch_unwind().await.is_err() {} });
+        }
+    }
+
     /// Serves sets until the queue is closed.
-    pub(super) async fn serve(&self, lane: usize) {
+    async fn serve(&self, lane: usize) {
         let mut link = Link::default();
         while let Some(mut taken) = self.queue.take(lane).await {
             let mut requests = std::mem::take(&mut taken.requests);
@@ -207,7 +220,7 @@ impl Postgres {
         let outage = |cause: Option<Cause>| *self.outage.lock().expect("nothing panics with it") = cause;
         while link.connection.is_none() {
             let connecting = async {
-                self.check.ensure(POOLER_CHECK_AGE).await?;
+                self.check.ensure(pooler::CHECK_AGE).await?;
                 self.options.connect().await
             };
             let late = || Err(SqlxError::Io(std::io::ErrorKind::TimedOut.into()));
@@ -355,16 +368,12 @@ impl Postgres {
             // They come in this order, which the statement can't promise.
             tasks.sort_unstable_by_key(|task| Reverse(task.id.0));
             answers.push(if [work.callers, work.kept].contains(&Some(revision)) {
-                Ok(Listed::Unchanged { revision })
+                Listed::Unchanged { revision }
             } else {
-                Page::of(revision, tasks, work.limit).map(Listed::Page)
+                Listed::Page(Page::of(revision, tasks, work.limit))
             });
         }
-        let answer = |place: usize| match &answers[place] {
-            Ok(listed) => Read::List(Ok(listed.clone())),
-            Err(fault) => Read::List(Err(Fault::defect(fault.to_string()))),
-        };
-        Ok(places.into_iter().map(answer).collect())
+        Ok(places.into_iter().map(|place| Read::List(answers[place].clone())).collect())
     }
 
     /// Serves requests that write.
@@ -379,7 +388,7 @@ impl Postgres {
             }
             Err(Failed::RolledBack(cause)) if requests.len() == 1 => {
                 for request in requests {
-                    if is_lost_race(&cause) {
+                    if is_lost_race(code(&cause)) {
                         self.queue.hand_over(request);
                     } else {
                         request.fail(Fault::from(Arc::clone(&cause)));
@@ -411,8 +420,8 @@ impl Postgres {
                 Err(Failed::RolledBack(cause)) => match code(&cause) {
                     // Whoever holds the lock has the key, too.
                     "55P03" if request.once().is_some() => return request.fail(Fault::KeyInUse),
-                    code if is_lost_race_by(code) && code != "55P03" && attempt < MAX_ATTEMPTS => {}
-                    code if is_lost_race_by(code) => return request.fail(Fault::Unavailable(cause)),
+                    code if is_lost_race(code) && code != "55P03" && attempt < MAX_ATTEMPTS => {}
+                    code if is_lost_race(code) => return request.fail(Fault::Unavailable(cause)),
                     _ => return request.fail(Fault::from(cause)),
                 },
                 Err(Failed::Lost(cause)) => return request.fail(unavailable(&cause)),
@@ -442,45 +451,34 @@ impl Postgres {
         }
         let since = requests.iter().map(Request::since).min().unwrap_or_else(Instant::now);
         self.connect(link, since).await.map_err(Failed::Lost)?;
-        let limit = match waits {
-            Waits::No => SET_TIMEOUT,
-            Waits::ForOwner => SET_TIMEOUT + Duration::from_millis(super::LOCK_TIMEOUT_MS),
-        };
         match requests.first() {
-            Some(Request::Create(_)) => self.create(link, requests, waits, limit).await,
-            Some(Request::Change(_)) => self.change(link, requests, waits, limit).await,
-            Some(Request::Remove(_)) => self.remove(link, requests, waits, limit).await,
+            Some(Request::Create(_)) => self.create(link, requests, waits).await,
+            Some(Request::Change(_)) => self.change(link, requests, waits).await,
+            Some(Request::Remove(_)) => self.remove(link, requests, waits).await,
             Some(Request::Get(_) | Request::List(_)) | None => Err(undecodable("it does not write")),
         }
     }
 
-    async fn create(
-        &self,
-        link: &mut Link,
-        requests: &[Request],
-        waits: Waits,
-        limit: Duration,
-    ) -> Result<Vec<Verdict>, Failed> {
+    async fn create(&self, link: &mut Link, requests: &[Request], waits: Waits) -> Result<Vec<Verdict>, Failed> {
         let all: Vec<&Create> = requests.iter().filter_map(Request::as_create).collect();
-        let has_keys = all.iter().any(|create| create.work.once.is_some());
+        let has_keys = have_keys(requests);
         let arguments = arguments(|to| {
             let time = |at| DateTime::<Utc>::from(at);
-            to.add(column(&all, |create| create.owner.id()))?;
+            to.add(owners(requests))?;
             to.add(column(&all, |create| create.work.task.id.0))?;
             to.add(column(&all, |create| &*create.work.task.title.0))?;
             to.add(column(&all, |create| create.work.task.description.as_ref().map(|text| &*text.0)))?;
             to.add(column(&all, |create| create.work.task.completed_at.map(time)))?;
             to.add(column(&all, |create| time(create.work.task.created_at)))?;
             if has_keys {
-                to.add(column(&all, |create| create.work.once.as_ref().map(IdempotentRequest::key)))?;
-                to.add(column(&all, |create| create.work.once.as_ref().map(IdempotentRequest::fingerprint)))?;
+                add_keys(to, requests)?;
                 let answer = |create: &&Create| serde_json::to_string(&create.work.task).expect("a task is plain data");
                 to.add(column(&all, |create| create.work.once.as_ref().map(|_| answer(&create))))?;
             }
             Ok(())
         });
         let text = &TEXTS.create[waits as usize][usize::from(has_keys)];
-        self.verdicts(link, text, arguments, limit, all.len(), |row, n| {
+        self.verdicts(link, text, arguments, waits, all.len(), |row, n| {
             let made: Option<(String, Uuid)> = column_of::<Option<String>>(row, 1)?.zip(column_of(row, 2)?);
             Ok(match (made, stored(row, 3)?) {
                 (_, Some(stored)) => stored,
@@ -491,17 +489,11 @@ impl Postgres {
         .await
     }
 
-    async fn change(
-        &self,
-        link: &mut Link,
-        requests: &[Request],
-        waits: Waits,
-        limit: Duration,
-    ) -> Result<Vec<Verdict>, Failed> {
+    async fn change(&self, link: &mut Link, requests: &[Request], waits: Waits) -> Result<Vec<Verdict>, Failed> {
         let all: Vec<&Change> = requests.iter().filter_map(Request::as_change).collect();
-        let has_keys = all.iter().any(|change| change.work.once.is_some());
+        let has_keys = have_keys(requests);
         let arguments = arguments(|to| {
-            to.add(column(&all, |change| change.owner.id()))?;
+            to.add(owners(requests))?;
             to.add(column(&all, |change| change.work.id.0))?;
             to.add(column(&all, |change| expected(&change.work.expected)))?;
             to.add(column(&all, |change| change.work.title.as_ref().map(|title| &*title.0)))?;
@@ -510,34 +502,24 @@ impl Postgres {
             to.add(column(&all, |change| change.work.completion as i16))?;
             to.add(column(&all, |change| change.work.always))?;
             to.add(column(&all, |change| DateTime::<Utc>::from(change.work.at)))?;
-            if has_keys {
-                to.add(column(&all, |change| change.work.once.as_ref().map(IdempotentRequest::key)))?;
-                to.add(column(&all, |change| change.work.once.as_ref().map(IdempotentRequest::fingerprint)))?;
-            }
-            Ok(())
+            if has_keys { add_keys(to, requests) } else { Ok(()) }
         });
         let text = &TEXTS.change[waits as usize][usize::from(has_keys)];
-        self.verdicts(link, text, arguments, limit, all.len(), |row, n| {
+        self.verdicts(link, text, arguments, waits, all.len(), |row, n| {
             let change = all[n];
             decided(row, &change.owner, change.work.id, |row| task(row, 2).map(Verdict::Task))
         })
         .await
     }
 
-    async fn remove(
-        &self,
-        link: &mut Link,
-        requests: &[Request],
-        waits: Waits,
-        limit: Duration,
-    ) -> Result<Vec<Verdict>, Failed> {
+    async fn remove(&self, link: &mut Link, requests: &[Request], waits: Waits) -> Result<Vec<Verdict>, Failed> {
         let all: Vec<&Remove> = requests.iter().filter_map(Request::as_remove).collect();
         let arguments = arguments(|to| {
-            to.add(column(&all, |remove| remove.owner.id()))?;
+            to.add(owners(requests))?;
             to.add(column(&all, |remove| remove.work.id.0))?;
             to.add(column(&all, |remove| expected(&remove.work.expected)))
         });
-        self.verdicts(link, &TEXTS.remove[waits as usize], arguments, limit, all.len(), |row, n| {
+        self.verdicts(link, &TEXTS.remove[waits as usize], arguments, waits, all.len(), |row, n| {
             let remove = all[n];
             decided(row, &remove.owner, remove.work.id, |_| Ok(Verdict::Done))
         })
@@ -550,10 +532,14 @@ impl Postgres {
         link: &mut Link,
         text: &'static str,
         arguments: PgArguments,
-        limit: Duration,
+        waits: Waits,
         count: usize,
         read: impl Fn(&PgRow, usize) -> Result<Verdict, Failed>,
     ) -> Result<Vec<Verdict>, Failed> {
+        let limit = match waits {
+            Waits::No => SET_TIMEOUT,
+            Waits::ForOwner => SET_TIMEOUT + Duration::from_millis(super::LOCK_TIMEOUT_MS),
+        };
         let mut verdicts: Vec<Verdict> = (0..count).map(|_| Verdict::Locked).collect();
         for row in self.run(link, text, arguments, limit).await? {
             let n = place(&row, count)?;
@@ -566,14 +552,14 @@ impl Postgres {
 /// What a request that reads came to.
 enum Read {
     Task(Option<Task>),
-    List(Result<Listed, Fault>),
+    List(Listed),
 }
 
 impl Read {
     fn give(self, to: Request) {
         match (self, to) {
             (Self::Task(task), Request::Get(get)) => get.answer(task.ok_or(Fault::NoSuchTask)),
-            (Self::List(listed), Request::List(list)) => list.answer(listed),
+            (Self::List(listed), Request::List(list)) => list.answer(Ok(listed)),
             (_, other) => other.fail(Fault::defect("an answer was for another kind of request")),
         }
     }
@@ -665,6 +651,21 @@ fn undecodable(what: &'static str) -> Failed {
     Failed::Broken(cause(what))
 }
 
+fn owners(set: &[Request]) -> Vec<&str> {
+    set.iter().map(|request| request.owner().id()).collect()
+}
+
+fn have_keys(set: &[Request]) -> bool {
+    set.iter().any(|request| request.once().is_some())
+}
+
+/// The keys of a set, and the fingerprints.
+fn add_keys(to: &mut PgArguments, set: &[Request]) -> Result<(), sqlx::error::BoxDynError> {
+    let once = || set.iter().map(Request::once);
+    to.add(once().map(|once| once.map(IdempotentRequest::key)).collect::<Vec<_>>())?;
+    to.add(once().map(|once| once.map(IdempotentRequest::fingerprint)).collect::<Vec<_>>())
+}
+
 fn column<'s, S, T>(set: &'s [&'s S], of: impl Fn(&'s S) -> T) -> Vec<T> {
     set.iter().map(|one| of(one)).collect()
 }
@@ -698,10 +699,6 @@ fn code(error: &SqlxError) -> &str {
 
 /// Whether a statement lost against another one: a lock that it could not have, a key that was made meanwhile, an owner who was
 /// erased, another transaction. Tried again, it may succeed.
-fn is_lost_race(error: &SqlxError) -> bool {
-    is_lost_race_by(code(error))
-}
-
-fn is_lost_race_by(code: &str) -> bool {
+fn is_lost_race(code: &str) -> bool {
     ["55P03", "23505", "23503", "40001", "40P01"].contains(&code)
 }

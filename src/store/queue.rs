@@ -172,8 +172,13 @@ impl Queue {
         Some(Taken { queue: Arc::clone(self), kind, requests, writers })
     }
 
+    /// How many lanes it is for.
+    pub(super) fn lanes(&self) -> usize {
+        self.lanes.len()
+    }
+
     /// Takes no more requests, and refuses those that wait.
-    pub(super) fn close(&self) -> Vec<Request> {
+    pub(super) fn close(&self) {
         let mut state = self.state();
         state.is_closed = true;
         state.waiting = 0;
@@ -181,12 +186,14 @@ impl Queue {
             line.turns.clear();
             line.requests.drain()
         });
-        let left = lines.flat_map(|(_, requests)| requests).collect();
+        let left: Vec<Request> = lines.flat_map(|(_, requests)| requests).collect();
         drop(state);
+        for request in left {
+            request.fail(super::closed());
+        }
         for (_, lane) in &self.lanes {
             lane.notify_one();
         }
-        left
     }
 }
 
@@ -209,7 +216,7 @@ impl State {
         let Line { requests, turns } = &mut lines[kind as usize];
         let is_single = kind == Kind::Patient;
         let (mut set, mut rows) = (Vec::new(), 0);
-        let mut subjects: HashSet<Subject> = HashSet::new();
+        let mut subjects: HashSet<(Owner, Subject)> = HashSet::new();
         let mut passed_over = Vec::new();
         while set.len() < if is_single { 1 } else { MAX_SET }
             && let Some(owner) = turns.pop_front()
@@ -218,14 +225,14 @@ impl State {
             let is_other = single_owner && set.first().is_some_and(|first: &Request| *first.owner() != owner);
             let queue = requests.get_mut(&owner).expect("who has a turn has a request");
             let next = queue.front().expect("who has a turn has a request");
-            let asks_about = next.subjects();
-            let is_taken = asks_about.iter().flatten().any(|subject| subjects.contains(subject));
+            let asks_about: Vec<_> = next.subjects().into_iter().flatten().map(|one| (owner.clone(), one)).collect();
+            let is_taken = asks_about.iter().any(|subject| subjects.contains(subject));
             let is_too_much = !set.is_empty() && rows + next.weight() > MAX_ROWS;
             if is_busy || is_other || is_taken || is_too_much {
                 passed_over.push(owner);
                 continue;
             }
-            subjects.extend(asks_about.into_iter().flatten());
+            subjects.extend(asks_about);
             rows += next.weight();
             set.extend(queue.pop_front());
             if queue.is_empty() {
@@ -257,5 +264,132 @@ impl Drop for Taken {
                 self.queue.wake(&mut state, kind);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use poem_openapi::types::MaybeUndefined;
+    use tokio::sync::oneshot;
+
+    use super::*;
+    use crate::{
+        auth::{Verifier, token},
+        clock::Clock,
+        config,
+        problem::Fault,
+        store::request::{Alteration, Asked, Completion, Listing, Outcome},
+        task::{ExpectedVersion, Task, TaskId, TaskStatus},
+    };
+
+    async fn owners<const N: usize>() -> [Owner; N] {
+        let mut auth = config::Config::default().auth;
+        auth.secret = Some("a secret that nobody else knows of".to_owned().into());
+        let verifier = Verifier::new(&auth).await.unwrap();
+        let mut owners = Vec::new();
+        for n in 0..N {
+            let token = token::mint(&auth, &format!("user-{n}"), Duration::from_mins(1)).unwrap();
+            owners.push(verifier.verify(&token).await.unwrap());
+        }
+        owners.try_into().unwrap()
+    }
+
+    /// A queue before one lane that takes everything.
+    fn queue(single_owner: bool) -> Arc<Queue> {
+        Queue::new([Roles::of(|_| true)], single_owner)
+    }
+
+    fn get(queue: &Queue, owner: &Owner) -> oneshot::Receiver<Result<Task, Fault>> {
+        let (asked, answer) = Asked::new(owner.clone(), Clock.new_task_id());
+        queue.push(Request::Get(asked));
+        answer
+    }
+
+    fn toggle(queue: &Queue, owner: &Owner, id: TaskId) -> oneshot::Receiver<Result<Outcome, Fault>> {
+        let alteration = Alteration {
+            id,
+            title: None,
+            description: MaybeUndefined::Undefined,
+            completion: Completion::Flip,
+            always: true,
+            at: Clock.now(),
+            expected: ExpectedVersion::Any,
+            once: None,
+        };
+        let (asked, answer) = Asked::new(owner.clone(), alteration);
+        queue.push(Request::Change(asked));
+        answer
+    }
+
+    fn of(taken: &Taken) -> Vec<&str> {
+        taken.requests.iter().map(|request| request.owner().id()).collect()
+    }
+
+    #[tokio::test]
+    async fn owners_take_turns() {
+        let [ann, bob] = owners().await;
+        let queue = queue(false);
+        let _answers: Vec<_> = [&ann, &ann, &ann, &bob].map(|owner| get(&queue, owner)).into();
+        assert_eq!(of(&queue.try_take(0).unwrap()), ["user-0", "user-1", "user-0", "user-0"]);
+        assert!(queue.try_take(0).is_none());
+    }
+
+    #[tokio::test]
+    async fn a_set_is_bounded_in_requests_and_in_rows() {
+        let [ann] = owners().await;
+        let queue = queue(false);
+        let _answers: Vec<_> = (0..=MAX_SET).map(|_| get(&queue, &ann)).collect();
+        assert_eq!(queue.try_take(0).unwrap().requests.len(), MAX_SET);
+        assert_eq!(queue.try_take(0).unwrap().requests.len(), 1);
+
+        for (kept, expected) in [(None, [2, 1]), (Some(1), [3, 0])] {
+            for _ in 0..3 {
+                let listing = Listing { status: TaskStatus::All, after: None, limit: 500, callers: None, kept };
+                queue.push(Request::List(Asked::new(ann.clone(), listing).0));
+            }
+            assert_eq!(expected.map(|_| queue.try_take(0).map_or(0, |taken| taken.requests.len())), expected);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_set_changes_a_task_once_and_an_owner_is_written_in_one_set_at_a_time() {
+        let [ann, bob] = owners().await;
+        let queue = queue(false);
+        let task = Clock.new_task_id();
+        let _answers = [toggle(&queue, &ann, task), toggle(&queue, &ann, task), toggle(&queue, &bob, task)];
+        // Bob's is another one, whatever its id.
+        let first = queue.try_take(0).unwrap();
+        assert_eq!(of(&first), ["user-0", "user-1"]);
+        assert!(queue.try_take(0).is_none(), "Ann's first is under way");
+        drop(first);
+        assert_eq!(of(&queue.try_take(0).unwrap()), ["user-0"]);
+    }
+
+    #[tokio::test]
+    async fn a_set_is_of_one_owner_where_that_is_wanted() {
+        let [ann, bob] = owners().await;
+        for (single_owner, expected) in [(false, [3, 0]), (true, [2, 1])] {
+            let queue = queue(single_owner);
+            let _answers: Vec<_> = [&ann, &bob, &ann].map(|owner| get(&queue, owner)).into();
+            assert_eq!(expected.map(|_| queue.try_take(0).map_or(0, |taken| taken.requests.len())), expected);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_too_much_or_too_late_is_refused() {
+        let [ann] = owners().await;
+        let queue = queue(false);
+        let mut waiting: Vec<_> = (0..MAX_WAITING).map(|_| get(&queue, &ann)).collect();
+        assert!(matches!(get(&queue, &ann).await.unwrap(), Err(Fault::Unavailable(_))));
+        assert!(waiting.iter_mut().all(|answer| answer.try_recv().is_err()), "they still wait");
+
+        queue.close();
+        for answer in waiting {
+            assert!(matches!(answer.await.unwrap(), Err(Fault::Unavailable(_))));
+        }
+        assert!(matches!(get(&queue, &ann).await.unwrap(), Err(Fault::Unavailable(_))));
+        assert!(queue.take(0).await.is_none());
     }
 }

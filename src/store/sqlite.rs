@@ -4,16 +4,15 @@
 //! does not fail the others, and one wait for the disk serves them all.
 
 use std::{
-    fmt,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
-    thread::{self, JoinHandle},
+    thread,
     time::Duration,
 };
 
 use chrono::{DateTime, Utc};
-use rusqlite::{CachedStatement, Connection, Error, ErrorCode, OpenFlags, OptionalExtension, Row, params};
-use tokio::runtime::Handle;
+use rusqlite::{Connection, Error, ErrorCode, OpenFlags, OptionalExtension, Row, params};
+use tokio::{runtime::Handle, sync::oneshot, task::JoinSet};
 use uuid::Uuid;
 
 use super::{
@@ -65,27 +64,23 @@ impl From<Error> for Failed {
     }
 }
 
-impl fmt::Debug for Sqlite {
-    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
-        to.debug_struct("Sqlite").finish_non_exhaustive()
-    }
-}
-
 impl Sqlite {
-    /// Starts the threads. They end when the queue is closed.
-    pub(super) fn start(self, lanes: usize) -> Vec<JoinHandle<()>> {
+    /// Starts the threads, each with a task that ends with it. They end when the queue is closed.
+    pub(super) fn start(self, tasks: &mut JoinSet<()>) {
         let this = Arc::new(self);
-        let start = |lane| {
+        for lane in 0..this.queue.lanes() {
             let (this, runtime) = (Arc::clone(&this), Handle::current());
             let name = if lane == 0 { "sqlite-writer".to_owned() } else { format!("sqlite-reader-{lane}") };
-            // After a panic, which is in the log, it goes on; the requests that it had are answered with a 500.
+            let (ends, ended) = oneshot::channel::<()>();
             let serve = move || {
-                let serve = || this.serve(lane, &runtime);
-                while catch_unwind(AssertUnwindSafe(serve)).is_err() {}
+                // After a panic, which is in the log, it goes on; the requests that it had are answered with a 500.
+                while catch_unwind(AssertUnwindSafe(|| this.serve(lane, &runtime))).is_err() {}
+                drop(ends);
             };
-            thread::Builder::new().name(name).spawn(serve).expect("the system gives a thread")
-        };
-        (0..lanes).map(start).collect()
+            thread::Builder::new().name(name).spawn(serve).expect("the system gives a thread");
+            // Nothing is ever sent.
+            tasks.spawn(async move { drop(ended.await) });
+        }
     }
 
     fn serve(&self, lane: usize, runtime: &Handle) {
@@ -231,19 +226,8 @@ fn create_task(on: &Connection, owner: &Owner, Creation { task, once }: &Creatio
         on.prepare_cached("insert into users (id, revision) values (?1, ?2)")?.execute(params![owner.id(), first])?;
         first
     };
-    let sql = "insert into tasks (user_id, id, title, description, completed_at, created_at, updated_at, version, revision) \
-               values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
-    on.prepare_cached(sql)?.execute(params![
-        owner.id(),
-        &task.id.0.as_bytes()[..],
-        task.title.0,
-        task.description.as_ref().map(|text| &text.0),
-        task.completed_at.map(text),
-        text(task.created_at),
-        text(task.updated_at),
-        task.version,
-        revision,
-    ])?;
+    let sql = format!("insert into tasks ({COLUMNS}, revision) values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)");
+    write_task(on, &sql, owner, task, revision)?;
     remember(on, owner, once.as_ref(), task)?;
     Ok(Outcome::first(task.clone()))
 }
@@ -277,18 +261,9 @@ fn change_task(on: &Connection, owner: &Owner, change: &Alteration) -> Result<Ou
         // It never goes back, though the change may have been asked for before the last one was made.
         task.updated_at = task.updated_at.max(change.at);
         task.version += 1;
-        let sql = "update tasks set title = ?3, description = ?4, completed_at = ?5, updated_at = ?6, version = ?7, \
-                   revision = ?8 where user_id = ?1 and id = ?2";
-        on.prepare_cached(sql)?.execute(params![
-            owner.id(),
-            &task.id.0.as_bytes()[..],
-            task.title.0,
-            task.description.as_ref().map(|text| &text.0),
-            task.completed_at.map(text),
-            text(task.updated_at),
-            task.version,
-            revision,
-        ])?;
+        let sql = "update tasks set title = ?3, description = ?4, completed_at = ?5, created_at = ?6, updated_at = ?7, \
+                   version = ?8, revision = ?9 where user_id = ?1 and id = ?2";
+        write_task(on, sql, owner, &task, revision)?;
     }
     remember(on, owner, change.once.as_ref(), &task)?;
     Ok(Outcome::first(task))
@@ -299,9 +274,24 @@ fn remove_task(on: &Connection, owner: &Owner, Removal { id, expected }: &Remova
     if !is_expected(expected, task.version) {
         return Err(Failed::Refused(Fault::VersionMismatch { current: Box::new(task) }));
     }
-    on.prepare_cached("delete from tasks where user_id = ?1 and id = ?2")?
-        .execute(params![owner.id(), &id.0.as_bytes()[..]])?;
+    on.prepare_cached("delete from tasks where user_id = ?1 and id = ?2")?.execute(params![owner.id(), id.0])?;
     bump(on, owner)?;
+    Ok(())
+}
+
+/// Writes a task, with its columns in their order, and the revision last.
+fn write_task(on: &Connection, sql: &str, owner: &Owner, task: &Task, revision: i64) -> Result<(), Error> {
+    on.prepare_cached(sql)?.execute(params![
+        owner.id(),
+        task.id.0,
+        task.title.0,
+        task.description.as_ref().map(|text| &text.0),
+        task.completed_at.map(text),
+        text(task.created_at),
+        text(task.updated_at),
+        task.version,
+        revision,
+    ])?;
     Ok(())
 }
 
@@ -326,7 +316,7 @@ fn replayed(on: &Connection, owner: &Owner, once: Option<&IdempotentRequest>) ->
 /// Stores the response of an idempotent request.
 fn remember(on: &Connection, owner: &Owner, once: Option<&IdempotentRequest>, task: &Task) -> Result<(), Failed> {
     let Some(request) = once else { return Ok(()) };
-    let answer = serde_json::to_string(task).map_err(|error| Failed::Refused(Fault::defect(error)))?;
+    let answer = serde_json::to_string(task).expect("a task is plain data");
     let sql =
         "insert into idempotency_keys (user_id, key, fingerprint, answer, created_at) values (?1, ?2, ?3, ?4, ?5)";
     let at = text(crate::clock::Clock.now());
@@ -347,10 +337,7 @@ fn read(connection: &mut Connection, requests: Vec<Request>) {
             }
             Request::List(list) => {
                 let listed = list_tasks(connection, &list.owner, &list.work);
-                list.answer(listed.map_err(|failed| match failed {
-                    Failed::Refused(fault) => fault,
-                    Failed::Database(error) => fault(error),
-                }));
+                list.answer(listed.map_err(fault));
             }
             other => other.fail(Fault::defect("it does not read")),
         }
@@ -360,11 +347,11 @@ fn read(connection: &mut Connection, requests: Vec<Request>) {
 }
 
 fn find(on: &Connection, owner: &Owner, id: TaskId) -> Result<Option<Task>, Error> {
-    let mut statement = cached(on, &format!("select {COLUMNS} from tasks where user_id = ?1 and id = ?2"))?;
-    statement.query_row(params![owner.id(), &id.0.as_bytes()[..]], task).optional()
+    let mut statement = on.prepare_cached(&format!("select {COLUMNS} from tasks where user_id = ?1 and id = ?2"))?;
+    statement.query_row(params![owner.id(), id.0], task).optional()
 }
 
-fn list_tasks(on: &Connection, owner: &Owner, listing: &Listing) -> Result<Listed, Failed> {
+fn list_tasks(on: &Connection, owner: &Owner, listing: &Listing) -> Result<Listed, Error> {
     let revision = on
         .prepare_cached("select revision from users where id = ?1")?
         .query_row([owner.id()], |row| row.get(0))
@@ -383,14 +370,9 @@ fn list_tasks(on: &Connection, owner: &Owner, listing: &Listing) -> Result<Liste
     let below = listing.after.map_or(Uuid::max(), |after| after.0);
     // One more than asked for tells whether there are more.
     let most = i64::from(listing.limit) + 1;
-    let mut statement = cached(on, &sql)?;
-    let tasks = statement.query_map(params![owner.id(), &below.as_bytes()[..], most], task)?;
-    let tasks = tasks.collect::<Result<Vec<_>, _>>()?;
-    Page::of(revision, tasks, listing.limit).map(Listed::Page).map_err(Failed::Refused)
-}
-
-fn cached<'c>(on: &'c Connection, sql: &str) -> Result<CachedStatement<'c>, Error> {
-    on.prepare_cached(sql)
+    let mut statement = on.prepare_cached(&sql)?;
+    let tasks = statement.query_map(params![owner.id(), below, most], task)?.collect::<Result<_, _>>()?;
+    Ok(Listed::Page(Page::of(revision, tasks, listing.limit)))
 }
 
 fn task(row: &Row<'_>) -> Result<Task, Error> {
@@ -444,4 +426,38 @@ fn fault(error: Error) -> Fault {
     };
     let cause: Cause = Arc::new(error);
     if passes { unavailable(&cause) } else { Fault::Database(cause) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_answered_is_on_the_disk_and_readers_only_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = DatabaseFile::open(&folder.path().join("deep/er/tasks.db"), false).unwrap();
+        let queue = Queue::new(lanes(1), false);
+        let sqlite = Sqlite { file: Arc::new(file), queue, patience: Duration::from_millis(1234) };
+        for (writes, query_only) in [(true, "0"), (false, "1")] {
+            let mut connection = None;
+            let connection = sqlite.connected(&mut connection, writes).unwrap();
+            for (pragma, expected) in [
+                ("journal_mode", "wal"),
+                ("synchronous", "2"),
+                ("foreign_keys", "1"),
+                ("busy_timeout", "1234"),
+                ("journal_size_limit", "16777216"),
+                ("query_only", query_only),
+            ] {
+                let value: rusqlite::types::Value =
+                    connection.pragma_query_value(None, pragma, |row| row.get(0)).unwrap();
+                let value = match value {
+                    rusqlite::types::Value::Text(text) => text,
+                    rusqlite::types::Value::Integer(number) => number.to_string(),
+                    other => panic!("{pragma} is {other:?}"),
+                };
+                assert_eq!(value, expected, "{pragma}");
+            }
+        }
+    }
 }

@@ -150,7 +150,7 @@ impl Store {
         request: impl FnOnce(Asked<W, A>) -> Request,
     ) -> Result<A, Fault> {
         let (asked, answer) = Asked::new(owner.clone(), work);
-        self.queue.push(request(asked));
+        self.lanes.queue.push(request(asked));
         // Whoever served it has broken down if there is none.
         answer.await.map_err(|_| Fault::defect("nobody answered a request to the database"))?
     }

@@ -4,7 +4,10 @@ use hyper::Method;
 use serde_json::json;
 
 use super::{app, id};
-use crate::support::User;
+use crate::{
+    BACKEND,
+    support::{TestApp, User},
+};
 
 async fn fill(user: &User, count: usize) {
     for n in 1..=count {
@@ -181,4 +184,24 @@ async fn a_bad_parameter_is_named() {
         assert_eq!(reply.json()["errors"][0]["limit"], bound);
     }
     assert_eq!(ann.titles("?unknown=1&unknown=2").await, ["2", "1"], "unknown parameters are ignored");
+}
+
+/// A page is kept, and not read again, until the owner's revision says that something has changed.
+#[tokio::test]
+async fn a_page_is_given_again_until_the_revision_rises() {
+    for (megabytes, is_kept) in [(16, true), (0, false)] {
+        let app = TestApp::start_with(BACKEND, json!({"database": {"page_cache_mb": megabytes}})).await;
+        let ann = app.user("ann");
+        ann.create("as it was").await;
+        let tag = ann.list("").await.header("etag").unwrap().to_owned();
+
+        app.database.execute("update tasks set title = 'by hand'").await;
+        assert_eq!(ann.titles("").await, [if is_kept { "as it was" } else { "by hand" }]);
+        let again = ann.call(Method::GET, ann.tasks()).header("if-none-match", tag.clone()).send().await;
+        again.is(304);
+
+        app.database.execute("update users set revision = revision + 1").await;
+        assert_eq!(ann.titles("").await, ["by hand"]);
+        ann.call(Method::GET, ann.tasks()).header("if-none-match", tag).send().await.is(200);
+    }
 }
