@@ -14,6 +14,7 @@
 //! | 4 | [`request`] | the extractors: the owner, parameters, conditional headers, bodies |
 //! | 4 | [`store`] | every SQL statement, and the connections |
 //! | 3 | [`auth`] | tokens, and [`auth::Owner`], the proof that the caller may touch one user's data |
+//! | 3 | [`limits`] | how much one user, and one address, may ask |
 //! | 2 | [`problem`] | every failure, its problem type, its words |
 //! | 2 | [`task`] | the published types |
 //! | 2 | [`request_id`] | the id of a request |
@@ -47,6 +48,7 @@ pub mod auth;
 pub mod clock;
 pub mod config;
 pub mod contract;
+pub mod limits;
 pub mod problem;
 pub mod request;
 pub mod request_id;

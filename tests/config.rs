@@ -50,7 +50,12 @@ host = "127.0.0.1"  # default
 port = 8080  # default
 request_timeout_ms = 15000  # default
 shutdown_timeout_secs = 20  # default
+drain_delay_secs = 0  # default
 max_connections = 1000  # default
+head_timeout_secs = 10  # default
+idle_timeout_secs = 75  # default
+max_head_bytes = 65536  # default
+max_untaken_mb = 32  # default
 base_path = ""  # default
 trust_forwarded_prefix = false  # default
 
@@ -73,6 +78,13 @@ jwks_max_age_secs = 300  # default
 leeway_secs = 30  # default
 user_id_claim = "sub"  # default
 development = "loopback"  # default
+
+[limits]
+user_requests_per_minute = 0  # default
+user_burst = 60  # default
+address_requests_per_minute = 0  # default
+address_burst = 60  # default
+trusted_proxies = []  # default
 
 [cors]
 allowed_origins = ["http://localhost:3000"]  # default
@@ -156,8 +168,8 @@ fn a_list_is_separated_by_commas() {
 
 #[test]
 fn an_unknown_key_is_an_error_that_names_it() {
-    let known =
-        "host, port, request_timeout_ms, shutdown_timeout_secs, max_connections, base_path, trust_forwarded_prefix";
+    let known = "host, port, request_timeout_ms, shutdown_timeout_secs, drain_delay_secs, max_connections, \
+                 head_timeout_secs, idle_timeout_secs, max_head_bytes, max_untaken_mb, base_path, trust_forwarded_prefix";
     refused(
         &[("taskpact.toml", "[server]\nprot = 1")],
         &[],
@@ -171,7 +183,7 @@ fn an_unknown_key_is_an_error_that_names_it() {
     refused(
         &[(".env", "TASKPACT_SERVR__PORT=1")],
         &[],
-        "there is no setting `servr` (.env file's TASKPACT_SERVR__PORT); known here: server, database, auth, cors, log",
+        "there is no setting `servr` (.env file's TASKPACT_SERVR__PORT); known here: server, database, auth, limits, cors, log",
     );
     refused(
         &[],

@@ -143,6 +143,8 @@ fn media_types_and_headers_are_in_their_usual_form() {
         "Link",
         "Location",
         "Next-Cursor",
+        "RateLimit",
+        "RateLimit-Policy",
         "Retry-After",
         "WWW-Authenticate",
         "X-Request-Id",

@@ -11,7 +11,7 @@ const FLOORS: [&[&str]; 8] = [
     &["contract"],
     &["api"],
     &["request", "store"],
-    &["auth"],
+    &["auth", "limits"],
     &["problem", "task", "request_id", "schema", "clock"],
     &["telemetry", "config"],
 ];

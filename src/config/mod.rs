@@ -12,7 +12,7 @@ mod load;
 mod values;
 
 pub use load::Loaded;
-pub use values::{BasePath, BoundedInteger, DatabaseUrl, FieldName, JwksUrl, Origin, Secret};
+pub use values::{BasePath, BoundedInteger, DatabaseUrl, FieldName, JwksUrl, Network, Origin, Secret};
 
 /// The shortest secret that can't be guessed, in bytes.
 pub const MIN_SECRET_BYTES: usize = 32;
@@ -27,6 +27,8 @@ pub struct Config {
     pub database: Database,
     /// Whose tokens are accepted.
     pub auth: Auth,
+    /// How much one user, and one address, may ask.
+    pub limits: Limits,
     /// Which web pages may call.
     pub cors: Cors,
     /// What is told to the operator.
@@ -47,9 +49,25 @@ pub struct Server {
     /// How long a stopping server waits for the requests in flight, in seconds. 0 to 3,600, default 20. Keep it below
     /// the time that your supervisor waits before it kills.
     pub shutdown_timeout_secs: BoundedInteger<0, 3_600>,
-    /// How many connections are served at once; further ones wait to be accepted. 1 to 100,000, default 1,000.
-    /// Every connection is an open file: raise `ulimit -n` with it.
+    /// How long a stopping server goes on as before, in seconds, but for its readiness, which is 503, and for the connections,
+    /// which end with the next answer. 0 to 600, default 0. Behind a load balancer: a little longer than it takes to notice.
+    pub drain_delay_secs: BoundedInteger<0, 600>,
+    /// How many connections have a place. 1 to 100,000, default 1,000; fewer if the system allows fewer open files
+    /// (`ulimit -n`). When all are taken, the next one has the place of whoever keeps the server waiting longest.
     pub max_connections: BoundedInteger<1, 100_000>,
+    /// How long the head of a request may take to arrive, and the first byte on a new connection, in seconds. 1 to 600,
+    /// default 10.
+    pub head_timeout_secs: BoundedInteger<1, 600>,
+    /// How long a connection may be idle between two requests, in seconds. 1 to 3,600, default 75: longer than the 60 after
+    /// which the usual load balancers give one up. Were it shorter, they would send requests into connections that are just
+    /// being closed.
+    pub idle_timeout_secs: BoundedInteger<1, 3_600>,
+    /// How large the head of a request may be, in bytes. 8,192 to 1,048,576, default 65,536.
+    pub max_head_bytes: BoundedInteger<8_192, 1_048_576>,
+    /// How much memory answers may take that wait for their peers to take them, in MB (of 2^20 bytes). 8 to 4,096, default
+    /// 32; one user's have a quarter of it. Who takes nothing is then disconnected; if that does not suffice, further large
+    /// answers are 503.
+    pub max_untaken_mb: BoundedInteger<8, 4_096>,
     /// The path below which a proxy serves the API, such as `/todo`, if it strips that before it passes a request on.
     /// `Location`, `Link` and the docs page then lead there. Default: none.
     pub base_path: BasePath,
@@ -65,7 +83,12 @@ impl Default for Server {
             port: BoundedInteger::new(8080),
             request_timeout_ms: BoundedInteger::new(15_000),
             shutdown_timeout_secs: BoundedInteger::new(20),
+            drain_delay_secs: BoundedInteger::new(0),
             max_connections: BoundedInteger::new(1_000),
+            head_timeout_secs: BoundedInteger::new(10),
+            idle_timeout_secs: BoundedInteger::new(75),
+            max_head_bytes: BoundedInteger::new(65_536),
+            max_untaken_mb: BoundedInteger::new(32),
             base_path: BasePath::default(),
             trust_forwarded_prefix: false,
         }
@@ -194,6 +217,36 @@ pub enum Development {
     Anywhere,
     /// Nowhere: without a secret the server does not start.
     Never,
+}
+
+/// How much one user, and one address, may ask. Each server counts by itself.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Limits {
+    /// How many requests a minute one user may send, 0 to 1,000,000; further ones are answered 429. Default: 0, any number.
+    pub user_requests_per_minute: BoundedInteger<0, 1_000_000>,
+    /// How many of them may come at once, 1 to 100,000, default 60.
+    pub user_burst: BoundedInteger<1, 100_000>,
+    /// How many requests a minute may come from one address, whosesoever they are, before the token is looked at. 0 to
+    /// 1,000,000, default 0: any number. In IPv6 a network of 64 bits counts as one.
+    pub address_requests_per_minute: BoundedInteger<0, 1_000_000>,
+    /// How many of them may come at once, 1 to 100,000, default 60.
+    pub address_burst: BoundedInteger<1, 100_000>,
+    /// The proxies whose `X-Forwarded-For` says which address a request comes from: addresses such as `10.0.0.7`, or networks
+    /// such as `10.0.0.0/8`. Default: none. In the environment: separated by commas.
+    pub trusted_proxies: Vec<Network>,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            user_requests_per_minute: BoundedInteger::new(0),
+            user_burst: BoundedInteger::new(60),
+            address_requests_per_minute: BoundedInteger::new(0),
+            address_burst: BoundedInteger::new(60),
+            trusted_proxies: Vec::new(),
+        }
+    }
 }
 
 /// Which web pages may call.

@@ -1,7 +1,8 @@
 //! The types that a setting can have. Each refuses what it can't be in words that end a sentence about the setting.
 
-use std::{borrow::Cow, fmt};
+use std::{borrow::Cow, fmt, net::IpAddr};
 
+use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use url::{Host, Url};
 
@@ -321,6 +322,33 @@ impl<'de> Deserialize<'de> for FieldName {
             Ok(_) => Ok(Self(text)),
             Err(_) => Err(de::Error::custom("expected the name of a header such as `sentry-trace`")),
         }
+    }
+}
+
+/// An address, or a network of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Network(IpNet);
+
+impl Network {
+    /// Whether the address is in it.
+    #[must_use]
+    pub fn contains(&self, address: IpAddr) -> bool {
+        self.0.contains(&address)
+    }
+}
+
+impl Serialize for Network {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Network {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(from)?;
+        let network = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+        let expected = "expected an address such as `10.0.0.7`, or a network such as `10.0.0.0/8`";
+        network.map(Self).map_err(|_| de::Error::custom(expected))
     }
 }
 

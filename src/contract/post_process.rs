@@ -17,6 +17,9 @@ use crate::{
 /// The version of OpenAPI: the last of those that every generator reads.
 const OPENAPI: &str = "3.0.3";
 
+/// The headers of answers that no operation speaks of: of all, and of those to requests that are limited, unless we failed.
+const ADDED: [&str; 3] = ["X-Request-Id", "RateLimit", "RateLimit-Policy"];
+
 /// Post-processes the document in place, and tells the operations that it describes.
 pub(super) fn apply(document: &mut Value) -> Vec<Operation> {
     document["openapi"] = OPENAPI.into();
@@ -39,6 +42,18 @@ pub(super) fn apply(document: &mut Value) -> Vec<Operation> {
     }
     document["components"]["parameters"] = parameters.into();
     document["components"]["responses"] = responses.into();
+    document["components"]["headers"]["RateLimit"] = json!({
+        "description": "If users or addresses are limited: how many requests are left to each now (`r`), and after how many \
+                        seconds all of the quota is there again (`t`), as draft-ietf-httpapi-ratelimit-headers-10 has it.",
+        "schema": {"type": "string", "maxLength": 200},
+        "example": "\"user\";r=42;t=18",
+    });
+    document["components"]["headers"]["RateLimit-Policy"] = json!({
+        "description": "The quotas: how many requests may come at once (`q`), and in how many seconds so many are there again \
+                        (`w`).",
+        "schema": {"type": "string", "maxLength": 200},
+        "example": "\"user\";q=60;w=60",
+    });
     document["components"]["headers"]["X-Request-Id"] = json!({
         "description": "The id of the request: the caller's own if it sent a valid one, else a new one.",
         "required": true,
@@ -91,16 +106,19 @@ fn complete(
             extract_component(parameter, "parameters", name, parameters);
         }
     }
+    let is_limited = operation["security"] != json!([]);
     let mut declared = Vec::new();
-    for (_, response) in operation["responses"].as_object_mut().into_iter().flatten() {
+    for (status, response) in operation["responses"].as_object_mut().into_iter().flatten() {
         let problems = problem::declared(response);
         let component = problems.as_deref().map(problem::response);
         let name = component.map(|(name, refusal)| {
             *response = refusal;
             name
         });
-        // The edge of the server adds it to every answer, beyond the operations' types.
-        response["headers"]["X-Request-Id"] = json!({"$ref": "#/components/headers/X-Request-Id"});
+        // The edge of the server adds them, beyond the operations' types.
+        for header in if is_limited && !status.starts_with('5') { &ADDED[..] } else { &ADDED[..1] } {
+            response["headers"][header] = json!({"$ref": format!("#/components/headers/{header}")});
+        }
         if let Some(name) = name {
             // A refusal is the same for every operation that declares it.
             extract_component(response, "responses", name, responses);

@@ -220,11 +220,13 @@ fn headers(status: StatusCode) -> Value {
             "required": true,
             "schema": schema::entity_tag(),
         }}),
-        StatusCode::CONFLICT | StatusCode::SERVICE_UNAVAILABLE => json!({"Retry-After": {
-            "description": "After how many seconds to try again.",
-            "required": true,
-            "schema": {"type": "integer", "format": "int32", "maximum": 3600, "minimum": 0},
-        }}),
+        StatusCode::CONFLICT | StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
+            json!({"Retry-After": {
+                "description": "After how many seconds to try again.",
+                "required": true,
+                "schema": {"type": "integer", "format": "int32", "maximum": 3600, "minimum": 0},
+            }})
+        }
         _ => json!({}),
     }
 }
@@ -233,6 +235,7 @@ fn headers(status: StatusCode) -> Value {
 fn example(problem: &ProblemType) -> Value {
     let examples = [
         Fault::MalformedRequest("A request of HTTP/1.1 has one header `Host`.".into()),
+        Fault::SlowRequest,
         Fault::UriTooLong,
         Fault::HeadersTooLarge,
         Fault::MalformedBody("EOF while parsing an object at line 1 column 21".to_owned()),
@@ -247,6 +250,7 @@ fn example(problem: &ProblemType) -> Value {
         Fault::UnsupportedMediaType(None),
         Fault::InvalidRequest(vec![Violation::example()]),
         Fault::KeyReused,
+        Fault::TooManyRequests { whose: "user", wait_secs: 3 },
         Fault::defect(""),
         Fault::TooSlow,
     ];

@@ -52,6 +52,9 @@ pub enum Fault {
     /// The request is no HTTP.
     #[error("{0}")]
     MalformedRequest(Cow<'static, str>),
+    /// The request did not come to its end in time.
+    #[error("The request did not arrive in time. Send it again, without pauses.")]
+    SlowRequest,
     /// The path and the query are too long.
     #[error("The path and the query are too long.")]
     UriTooLong,
@@ -91,6 +94,14 @@ pub enum Fault {
     /// The key came before, with another request.
     #[error("This `Idempotency-Key` was used for another request. A new request needs a new key.")]
     KeyReused,
+    /// A user, or an address, has asked more than it may.
+    #[error("This {whose} has sent too many requests. Try again in {wait_secs} seconds.")]
+    TooManyRequests {
+        /// What has been counted: `user` or `address`.
+        whose: &'static str,
+        /// After how long the next request is served, in seconds.
+        wait_secs: u64,
+    },
     /// The database did not answer, or not in time, or has no room. Trying again may help.
     #[error("The database can't serve the request now. Try again in a moment.")]
     Unavailable(#[source] Cause),
@@ -103,6 +114,12 @@ pub enum Fault {
         #[source]
         cause: Option<Cause>,
     },
+    /// There is no place, or no memory, for the request.
+    #[error("The server is too busy to serve the request now. Try again in a moment.")]
+    Crowded,
+    /// The server is about to end.
+    #[error("The server is not ready: it is stopping.")]
+    Stopping,
     /// The request took longer than it may.
     #[error("The request took too long. Try again in a moment.")]
     TooSlow,
@@ -153,6 +170,7 @@ impl Fault {
             Self::NoToken | Self::InvalidToken(_) => &types::UNAUTHORIZED,
             Self::AnotherUser => &types::FORBIDDEN,
             Self::MalformedRequest(_) => &types::MALFORMED_REQUEST,
+            Self::SlowRequest => &types::REQUEST_TIMEOUT,
             Self::UriTooLong => &types::URI_TOO_LONG,
             Self::HeadersTooLarge => &types::HEADERS_TOO_LARGE,
             Self::MalformedBody(_) => &types::MALFORMED_BODY,
@@ -163,7 +181,13 @@ impl Fault {
             Self::VersionMismatch { .. } => &types::VERSION_MISMATCH,
             Self::KeyInUse => &types::IDEMPOTENCY_KEY_IN_USE,
             Self::KeyReused => &types::IDEMPOTENCY_KEY_REUSED,
-            Self::Unavailable(_) | Self::NotReady { .. } | Self::TooSlow | Self::NoKeys => &types::UNAVAILABLE,
+            Self::TooManyRequests { .. } => &types::TOO_MANY_REQUESTS,
+            Self::Unavailable(_)
+            | Self::NotReady { .. }
+            | Self::TooSlow
+            | Self::NoKeys
+            | Self::Crowded
+            | Self::Stopping => &types::UNAVAILABLE,
             Self::Database(_) | Self::Defect(_) => &types::INTERNAL,
             Self::NoSuchPath => &types::NO_SUCH_PATH,
             Self::MethodNotAllowed { .. } => &types::METHOD_NOT_ALLOWED,
@@ -178,7 +202,8 @@ impl Fault {
                 header::WWW_AUTHENTICATE,
                 format!(r#"Bearer error="invalid_token", error_description="{reason}""#),
             )],
-            Self::MalformedRequest(_) => vec![(header::CONNECTION, "close".to_owned())],
+            Self::MalformedRequest(_) | Self::SlowRequest => vec![(header::CONNECTION, "close".to_owned())],
+            Self::TooManyRequests { wait_secs, .. } => vec![(header::RETRY_AFTER, wait_secs.to_string())],
             Self::MethodNotAllowed { allowed } => vec![(header::ALLOW, list(allowed))],
             Self::VersionMismatch { current } => vec![(header::ETAG, format!(r#""{}""#, current.version))],
             fault => match fault.problem_type().status {

@@ -79,6 +79,9 @@ problem_types! {
     METHOD_NOT_ALLOWED = METHOD_NOT_ALLOWED "method-not-allowed" "Method not allowed"
         "The path exists, but not for this method."
         "Use one of the methods that the `Allow` header lists.";
+    REQUEST_TIMEOUT = REQUEST_TIMEOUT "request-timeout" "Request timeout"
+        "The head or the body of the request did not come to its end in time. Nothing was done. The connection ends."
+        "Send the request again, on a new connection and without pauses.";
     IDEMPOTENCY_KEY_IN_USE = CONFLICT "idempotency-key-in-use" "Idempotency key in use"
         "Another request with this `Idempotency-Key` is being served. Nothing was done for this one."
         "Send the same request again after the time that the `Retry-After` header gives, in seconds: it is given the other one's answer.";
@@ -103,6 +106,9 @@ problem_types! {
     IDEMPOTENCY_KEY_REUSED = UNPROCESSABLE_ENTITY "idempotency-key-reused" "Idempotency key reused"
         "This `Idempotency-Key` came before, with another request: another operation, another task, another `If-Match` or another body. Nothing was done for this one."
         "Take a new key for each new request, and keep it for the repeats of that request only.";
+    TOO_MANY_REQUESTS = TOO_MANY_REQUESTS "too-many-requests" "Too many requests"
+        "This user, or this address, has sent more requests than the operator allows. Nothing was done."
+        "Try again after the time that the `Retry-After` header gives, in seconds. `RateLimit` tells what is left before it is too late.";
     INTERNAL = INTERNAL_SERVER_ERROR "internal" "Internal error"
         "The server failed. It is the server's fault, and it has been logged."
         "Tell the operator the `request_id`.";
@@ -111,10 +117,11 @@ problem_types! {
         "Try again after the time that the `Retry-After` header gives, in seconds.";
 }
 
-/// What every operation on somebody's tasks may answer: a token is required, and it must be that of the user.
-pub const AUTH: &[ProblemType] = &[UNAUTHORIZED, FORBIDDEN];
+/// What every operation on somebody's tasks may answer: a token is required, it must be that of the user, and users may be
+/// limited.
+pub const AUTH: &[ProblemType] = &[UNAUTHORIZED, FORBIDDEN, TOO_MANY_REQUESTS];
 /// What an operation that takes a body may answer.
-pub const BODY: &[ProblemType] = &[MALFORMED_BODY, BODY_TOO_LARGE, UNSUPPORTED_MEDIA_TYPE];
+pub const BODY: &[ProblemType] = &[MALFORMED_BODY, REQUEST_TIMEOUT, BODY_TOO_LARGE, UNSUPPORTED_MEDIA_TYPE];
 /// What an operation that takes an `Idempotency-Key` may answer.
 pub const IDEMPOTENCY: &[ProblemType] = &[IDEMPOTENCY_KEY_IN_USE, IDEMPOTENCY_KEY_REUSED];
 /// What every operation that takes more than a path may answer.

@@ -12,6 +12,7 @@ use poem_openapi::{
 use super::PathParameter;
 use crate::{
     auth::{MAX_USER_ID_CHARS, Owner, Verifier, bearer_token},
+    limits::{Drawn, Limits},
     problem::Fault,
     schema,
 };
@@ -58,6 +59,9 @@ impl PathParameter for Owner {
     async fn extract(request: &Request, user_id: Option<&str>) -> Result<Self, Fault> {
         let verifier: &Verifier = request.data().ok_or_else(|| Fault::defect("there is no verifier"))?;
         let owner = verifier.verify(bearer_token(request.headers())?).await?;
+        if let Some((limits, drawn)) = request.data::<Limits>().zip(request.data::<Drawn>()) {
+            limits.count_user(&owner, drawn)?;
+        }
         // Byte by byte. A path that is not UTF-8 is nobody's.
         if user_id == Some(owner.id()) { Ok(owner) } else { Err(Fault::AnotherUser) }
     }

@@ -18,6 +18,8 @@ use http_body_util::BodyExt;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::time::{Instant, timeout_at};
 
+use super::peers::Peer;
+
 /// How much is thrown away at most, in bytes.
 const MAX_DISCARDED_BYTES: u64 = 256 * 1024;
 /// How long it may take to come.
@@ -27,6 +29,7 @@ const DISCARD_TIMEOUT: Duration = Duration::from_millis(500);
 pub(super) struct Lent {
     body: Option<Incoming>,
     was_read: bool,
+    peer: Arc<Peer>,
     lender: Lender,
 }
 
@@ -42,8 +45,8 @@ struct Returned {
 }
 
 impl Lender {
-    pub(super) fn lend(&self, body: Incoming) -> Lent {
-        Lent { body: Some(body), was_read: false, lender: self.clone() }
+    pub(super) fn lend(&self, body: Incoming, peer: Arc<Peer>) -> Lent {
+        Lent { body: Some(body), was_read: false, peer, lender: self.clone() }
     }
 
     /// Reads the rest of the body, and tells whether another request can follow on the connection.
@@ -76,10 +79,10 @@ impl Body for Lent {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         self.was_read = true;
-        match &mut self.body {
-            Some(body) => Pin::new(body).poll_frame(cx).map_err(io::Error::other),
-            None => Poll::Ready(None),
-        }
+        let Some(body) = &mut self.body else { return Poll::Ready(None) };
+        let frame = Pin::new(body).poll_frame(cx).map_err(io::Error::other);
+        self.peer.awaits_body(frame.is_pending());
+        frame
     }
 
     fn is_end_stream(&self) -> bool {

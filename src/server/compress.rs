@@ -19,7 +19,7 @@ use poem::{
 use tokio::task;
 
 /// The smallest answer that is compressed, in bytes: below, the head is most of it.
-const MIN_BYTES: u64 = 2048;
+const MIN_BYTES: usize = 2048;
 /// Up to this size it is done at once, in bytes; what is larger would keep others waiting.
 const MAX_INLINE_BYTES: usize = 32 * 1024;
 
@@ -35,20 +35,20 @@ pub(super) fn is_accepted(headers: &HeaderMap) -> bool {
     codings.filter(named).any(|coding| quality(coding) > 0.0)
 }
 
-/// Compresses a large answer, if that is accepted.
-pub(super) async fn compress(mut answer: Response, is_accepted: bool) -> Response {
+/// Compresses a large answer, if that is accepted, and tells how many bytes its body has.
+pub(super) async fn compress(mut answer: Response, is_accepted: bool) -> (Response, usize) {
     let has_strong_tag = answer.headers().get(ETAG).is_some_and(|tag| !tag.as_bytes().starts_with(b"W/"));
     let body: http_body_util::combinators::BoxBody<Bytes, std::io::Error> = answer.take_body().into();
-    if has_strong_tag || body.size_hint().lower() < MIN_BYTES {
-        answer.set_body(body);
-        return answer;
-    }
-    answer.headers_mut().append(VARY, HeaderValue::from_static("Accept-Encoding"));
-    if !is_accepted {
-        answer.set_body(body);
-        return answer;
-    }
     // Every body here is in memory already.
+    let length = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
+    let is_large = !has_strong_tag && length >= MIN_BYTES;
+    if is_large {
+        answer.headers_mut().append(VARY, HeaderValue::from_static("Accept-Encoding"));
+    }
+    if !is_large || !is_accepted {
+        answer.set_body(body);
+        return (answer, length);
+    }
     let bytes = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
     let compressed = if bytes.len() > MAX_INLINE_BYTES {
         task::spawn_blocking(move || gzip(&bytes)).await.expect("compressing does not panic")
@@ -57,8 +57,9 @@ pub(super) async fn compress(mut answer: Response, is_accepted: bool) -> Respons
     };
     answer.headers_mut().remove(CONTENT_LENGTH);
     answer.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    let length = compressed.len();
     answer.set_body(Body::from_vec(compressed));
-    answer
+    (answer, length)
 }
 
 fn gzip(bytes: &[u8]) -> Vec<u8> {

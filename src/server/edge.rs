@@ -1,7 +1,7 @@
 //! What every request passes on its way in, and every answer on its way out: the request's id, cross-origin rules, the
 //! deadline, the last word on failures, and one line in the log.
 
-use std::{collections::HashMap, fmt, net::SocketAddr, panic::AssertUnwindSafe, time::Duration};
+use std::{collections::HashMap, fmt, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use futures_util::FutureExt;
 use hyper::body::{Body as _, Incoming};
@@ -22,6 +22,7 @@ use super::{
     compress,
     cors::Cors,
     log_line::{LogLine, name},
+    peers::{Peer, Peers, Phase},
     prefix::{self, Prefix},
 };
 use crate::{
@@ -30,11 +31,16 @@ use crate::{
     clock::Clock,
     config::Config,
     contract::{self, Contract, Operation},
+    limits::{Drawn, Limits},
     problem::Fault,
     request::Violations,
     request_id::{self, RequestId},
     store::Store,
 };
+
+/// The operations that are served when nothing else is.
+const LIVENESS: &str = "getHealth";
+const READINESS: &str = "getReadiness";
 
 /// The way in and out.
 pub(super) struct Edge {
@@ -43,6 +49,8 @@ pub(super) struct Edge {
     contract: Contract,
     cors: Cors,
     prefix: Prefix,
+    peers: Arc<Peers>,
+    limits: Limits,
     deadline: Duration,
     clock: Clock,
 }
@@ -54,7 +62,7 @@ impl fmt::Debug for Edge {
 }
 
 impl Edge {
-    pub(super) fn new(config: &Config, store: Store, verifier: Verifier) -> Self {
+    pub(super) fn new(config: &Config, store: Store, verifier: Verifier, limits: Limits, peers: Arc<Peers>) -> Self {
         // As `OpenApiService` does it, but without its cookies and its own reading of the query, which nobody uses.
         let mut table = HashMap::new();
         api::operations(store).add_routes(&mut table);
@@ -70,37 +78,34 @@ impl Edge {
             cors: Cors::new(&config.cors, &contract),
             contract,
             prefix: Prefix::new(&config.server),
+            peers,
+            limits,
             deadline: Duration::from_millis(config.server.request_timeout_ms.get()),
             clock: Clock,
         }
     }
 
     /// Answers what hyper has read, whatever happens, and leaves the connection usable or says that it ends.
-    pub(super) async fn serve(&self, request: hyper::Request<Incoming>, peer: SocketAddr) -> Response {
+    pub(super) async fn serve(&self, request: hyper::Request<Incoming>, peer: &Arc<Peer>) -> Response {
+        Peers::last_answer_is_taken(peer).await;
+        peer.enter(Phase::Serving);
         let (parts, body) = request.into_parts();
         let waits =
             parts.headers.get(EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
-        let accepts_gzip = compress::is_accepted(&parts.headers);
         let lender = (!body.is_end_stream()).then(Lender::default);
         let body = match &lender {
-            Some(lender) => http_body_util::combinators::BoxBody::new(lender.lend(body)).into(),
+            Some(lender) => http_body_util::combinators::BoxBody::new(lender.lend(body, Arc::clone(peer))).into(),
             None => Body::empty(),
         };
-        let parts = (parts, LocalAddr::default(), RemoteAddr(peer.into()), Scheme::HTTP).into();
-
-        let answer = self.answer(Request::from_parts(parts, body)).await;
-        let mut answer = compress::compress(answer, accepts_gzip).await;
-        if let Some(lender) = lender
-            && !lender.discard_rest(waits).await
-        {
-            answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-        }
-        answer
+        let parts = (parts, LocalAddr::default(), RemoteAddr(peer.address.into()), Scheme::HTTP).into();
+        self.answer(Request::from_parts(parts, body), peer, lender.map(|lender| (lender, waits))).await
     }
 
-    /// Answers a request, whatever happens.
-    async fn answer(&self, mut request: Request) -> Response {
+    /// Answers a request, whatever happens. `lender` has what is left of its body, and knows whether the client waits to be
+    /// invited to send it.
+    async fn answer(&self, mut request: Request, peer: &Peer, lender: Option<(Lender, bool)>) -> Response {
         let method = request.method().clone();
+        let accepts_gzip = compress::is_accepted(request.headers());
         let request_id = self.request_id(&request);
         let origin = self.cors.allowed_origin(&request);
         let prefix = self.prefix.of(&request);
@@ -111,34 +116,71 @@ impl Edge {
         trim_slash(request.uri_mut());
         let path = request.uri().path().to_owned();
         let operation = self.contract.operation(request.method(), &path);
-        let mut line = LogLine::new(method, &path, operation, &request_id);
+        let mut line = LogLine::new(method.clone(), &path, operation, &request_id);
 
-        let preflight = self.cors.preflight(&request, origin.as_ref());
+        let (preflight, drawn) = (self.cors.preflight(&request, origin.as_ref()), Drawn::default());
         let outcome = match preflight {
             Some(answer) => Ok(answer),
-            None => self.run(request, &path, operation).await,
+            None => self.run(request, &path, operation, peer, &drawn).await,
         };
         let mut answer = outcome.unwrap_or_else(|fault| {
             Self::report(&fault, &mut line);
             fault.answer(&request_id)
         });
-
         prefix::add(&prefix, &mut answer).await;
+        let (mut answer, length) = compress::compress(answer, accepts_gzip).await;
+        let is_left = match lender {
+            Some((lender, waits)) => !lender.discard_rest(waits).await,
+            None => false,
+        };
+        let length = if method == Method::HEAD { 0 } else { length };
+        if !self.peers.gives(peer, length, whose(&path).filter(|_| answer.status().is_success())) {
+            Self::report(&Fault::Crowded, &mut line);
+            answer = Fault::Crowded.answer(&request_id);
+            self.peers.gives(peer, 0, None);
+        }
+
+        let is_failure = answer.status().is_server_error();
         let headers = answer.headers_mut();
+        if !is_failure {
+            drawn.tell(headers);
+        }
         headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         let id = HeaderValue::from_str(request_id.as_str()).expect("a request's id is printable");
         headers.insert(request_id::HEADER, id);
         self.cors.expose(origin, headers);
+        if is_left || peer.is_spare || self.peers.is_draining() {
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
         line.status = Some(answer.status().as_u16());
         answer
     }
 
     /// Runs what the request means, within the time that it may take.
-    async fn run(&self, mut request: Request, path: &str, operation: Option<&Operation>) -> Result<Response, Fault> {
+    async fn run(
+        &self,
+        mut request: Request,
+        path: &str,
+        operation: Option<&Operation>,
+        peer: &Peer,
+        drawn: &Drawn,
+    ) -> Result<Response, Fault> {
+        let is = |id| operation.is_some_and(|operation| operation.id == id);
+        if self.peers.is_draining() && is(READINESS) {
+            return Err(Fault::Stopping);
+        }
+        if !is(LIVENESS) && !is(READINESS) {
+            if peer.is_spare {
+                return Err(Fault::Crowded);
+            }
+            self.limits.count_address(peer.address, request.headers(), drawn)?;
+        }
         if request.version() == Version::HTTP_11 && request.headers().get_all(HOST).iter().count() != 1 {
             return Err(Fault::MalformedRequest("A request of HTTP/1.1 has one header `Host`.".into()));
         }
         request.set_data(self.verifier.clone());
+        request.set_data(self.limits.clone());
+        request.set_data(drawn.clone());
         request.set_data(self.contract.validators());
         request.set_data(Violations::default());
         let work = AssertUnwindSafe(self.routes.call(request)).catch_unwind();
@@ -146,6 +188,7 @@ impl Edge {
             Ok(Ok(Ok(answer))) => return Ok(answer),
             Ok(Ok(Err(error))) => Fault::from_poem_error(error, || self.methods(path)),
             Ok(Err(_)) => Fault::defect("a panic; its place is in the log line before"),
+            Err(_) if peer.phase() == Phase::Body => Fault::SlowRequest,
             Err(_) => Fault::TooSlow,
         };
         let problem = fault.problem_type();
@@ -168,7 +211,7 @@ impl Edge {
         if let Fault::InvalidToken(reason) = fault {
             line.reason = Some(reason.to_string());
         }
-        if problem.status.is_server_error() {
+        if problem.status.is_server_error() && !matches!(fault, Fault::Crowded | Fault::Stopping) {
             let (operation, cause, request_id) = (name(line.operation), fault.cause(), line.request_id);
             tracing::error!(%request_id, operation, cause, "{operation} failed: {cause}");
         }
@@ -184,6 +227,11 @@ impl Edge {
         let given = request.header(request_id::HEADER).and_then(RequestId::parse);
         given.unwrap_or_else(|| self.clock.new_request_id().into())
     }
+}
+
+/// Whose data the path is about, if it is anybody's.
+fn whose(path: &str) -> Option<&str> {
+    path.strip_prefix("/api/")?.split('/').next()
 }
 
 /// Removes a slash at the end of the path: both forms are the same operation.
@@ -220,6 +268,8 @@ mod tests {
             cors: Cors::new(&config.cors, &contract),
             contract,
             prefix: Prefix::new(&config.server),
+            peers: Arc::new(Peers::new(&config.server, 1)),
+            limits: Limits::new(&config.limits),
             deadline,
             clock: Clock,
         }
@@ -227,7 +277,7 @@ mod tests {
 
     async fn ask(edge: &Edge) -> (StatusCode, Value) {
         let request = Request::builder().uri_str("/health").header("Host", "x").header("X-Request-Id", "mine").finish();
-        let answer = edge.answer(request).await;
+        let answer = edge.answer(request, &edge.peers.admit(([127, 0, 0, 1], 1).into()), None).await;
         assert_eq!(answer.header("X-Request-Id"), Some("mine"));
         let status = answer.status();
         (status, serde_json::from_str(&answer.into_body().into_string().await.unwrap()).unwrap())
@@ -262,10 +312,11 @@ mod tests {
         let reused = || make_sync(|_| -> poem::Result<Response> { Err(Fault::KeyReused.into()) });
         let routes = Route::new().at(path, reused()).at("/api/ann/tasks", reused());
         let edge = before(routes, Duration::from_secs(10));
+        let peer = edge.peers.admit(([127, 0, 0, 1], 1).into());
         for (method, expected) in [(Method::PUT, "internal"), (Method::POST, "idempotency-key-reused")] {
             let path = if method == Method::POST { "/api/ann/tasks" } else { path };
             let request = Request::builder().method(method).uri_str(path).header("Host", "x").finish();
-            let answer = edge.answer(request).await.into_body().into_json::<Value>().await.unwrap();
+            let answer = edge.answer(request, &peer, None).await.into_body().into_json::<Value>().await.unwrap();
             assert_eq!(answer["type"], format!("/problems/{expected}"));
         }
     }

@@ -1,7 +1,7 @@
 //! The listener and its connections: how many, how long, and how they end.
 //!
 //! poem's own server has no deadline for a request's head, no bound on connections and no pause when accepting fails, so
-//! the loop is ours; hyper speaks HTTP. What a request meets on its way is in `edge.rs`.
+//! the loop is ours; hyper speaks HTTP. Who may stay is in `peers.rs`, what a request meets on its way in `edge.rs`.
 
 use std::{
     convert::Infallible, future::Future, io, net::SocketAddr, panic::AssertUnwindSafe, pin::pin, sync::Arc,
@@ -10,44 +10,52 @@ use std::{
 
 use futures_util::FutureExt;
 use hyper::{Request, Response, body::Incoming, server::conn::http1, service::service_fn};
-use hyper_util::{
-    rt::{TokioIo, TokioTimer},
-    server::graceful::GracefulShutdown,
+use hyper_util::rt::TokioIo;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    task::JoinSet,
+    time,
 };
-use tokio::{net::TcpListener, sync::Semaphore, task::JoinSet, time};
 
-use crate::{auth::Verifier, config::Config, store::Store, telemetry::chain};
+use crate::{auth::Verifier, config::Config, limits::Limits, store::Store, telemetry::chain};
 
 mod body;
 mod compress;
 mod cors;
+mod descriptors;
 mod edge;
 mod log_line;
+mod peers;
 mod prefix;
 mod refusal;
 mod stream;
 
 use edge::Edge;
+use peers::{Order, Peers};
 use stream::Stream;
 
-/// How long a connection may be silent: between two requests, and within the head of one. Longer than the 60 seconds
-/// after which the usual load balancers give an idle connection up: were it shorter, they would now and then send a
-/// request into a connection that is just being closed.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
 /// How long to wait before accepting again after it failed, for example because too many files are open.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
-/// How long to wait before a background task that panicked is started again.
+/// How long before a background task that panicked is started again.
 const RESTART_PAUSE: Duration = Duration::from_secs(1);
+/// How long a stopping server keeps connections that are idle: a request may be on its way.
+const LAST_CALL: Duration = Duration::from_secs(1);
+
+/// How many connections the system has ready at most that have not been accepted yet, and how long one may take to show.
+const BACKLOG: usize = 1024;
+const BACKLOG_PAUSE: Duration = Duration::from_millis(5);
 
 /// A server that listens.
 #[derive(Debug)]
 pub struct Server {
     listener: TcpListener,
     edge: Arc<Edge>,
+    peers: Arc<Peers>,
+    limits: Limits,
     store: Store,
     verifier: Verifier,
-    max_connections: usize,
+    max_head_bytes: usize,
+    drain_delay: Duration,
     shutdown_timeout: Duration,
 }
 
@@ -58,12 +66,17 @@ impl Server {
     /// The address can't be had.
     pub async fn bind(config: &Config, store: Store, verifier: Verifier) -> io::Result<Self> {
         let address = (config.server.host.as_str(), config.server.port.get());
+        let (peers, limits) = (Peers::new(&config.server, descriptors::places(config)), Limits::new(&config.limits));
+        let peers = Arc::new(peers);
         Ok(Self {
             listener: TcpListener::bind(address).await?,
-            edge: Arc::new(Edge::new(config, store.clone(), verifier.clone())),
+            edge: Arc::new(Edge::new(config, store.clone(), verifier.clone(), limits.clone(), Arc::clone(&peers))),
+            peers,
+            limits,
             store,
             verifier,
-            max_connections: config.server.max_connections.get(),
+            max_head_bytes: config.server.max_head_bytes.get(),
+            drain_delay: Duration::from_secs(config.server.drain_delay_secs.get()),
             shutdown_timeout: Duration::from_secs(config.server.shutdown_timeout_secs.get()),
         })
     }
@@ -76,61 +89,88 @@ impl Server {
         self.listener.local_addr()
     }
 
-    /// Serves until `stop` is done, then takes no more requests and finishes those in flight, for as long as is
-    /// configured.
+    /// Serves until `stop` is done. Then it goes on for the configured delay, while every answer ends its connection; takes
+    /// no more connections; and finishes what is in flight, for as long as is configured.
     pub async fn run(self, stop: impl Future<Output = ()>) {
-        let Self { listener, edge, store, verifier, max_connections, shutdown_timeout } = self;
         // The background tasks. They end when this is dropped.
         let mut background = JoinSet::new();
+        let (store, verifier) = (self.store.clone(), self.verifier.clone());
         background.spawn(restart_on_panic(move || store.clone().sweep_old_keys()));
         background.spawn(restart_on_panic(move || verifier.clone().keep_fresh()));
-        let connections = GracefulShutdown::new();
-        let places = Arc::new(Semaphore::new(max_connections));
-        let mut stop = pin!(stop);
+        let (limits, peers) = (self.limits.clone(), Arc::clone(&self.peers));
+        background.spawn(restart_on_panic(move || limits.clone().keep_small()));
+        background.spawn(restart_on_panic(move || Arc::clone(&peers).watch()));
+        let mut drained = pin!(async {
+            stop.await;
+            self.peers.drain();
+            time::sleep(self.drain_delay).await;
+        });
         loop {
-            let next = async {
-                let place = Arc::clone(&places).acquire_owned().await.expect("nobody closes the semaphore");
-                (place, listener.accept().await)
+            let accepted = tokio::select! {
+                accepted = self.listener.accept() => accepted,
+                () = &mut drained => break,
             };
-            let (place, accepted) = tokio::select! {
-                next = next => next,
-                () = &mut stop => break,
-            };
-            let (stream, peer) = match accepted {
-                Ok(connection) => connection,
+            match accepted {
+                Ok((stream, address)) => self.serve(stream, address),
                 Err(error) => {
+                    let has_room = self.peers.make_room();
                     tracing::warn!(cause = chain(&error), "could not accept a connection");
-                    time::sleep(ACCEPT_PAUSE).await;
-                    continue;
+                    time::sleep(if has_room { Duration::ZERO } else { ACCEPT_PAUSE }).await;
                 }
-            };
-            // Small answers go out at once. If it can't be set, they still go out.
-            let _ = stream.set_nodelay(true);
-            let edge = Arc::clone(&edge);
-            let answer = move |request: Request<Incoming>| {
-                let edge = Arc::clone(&edge);
-                async move { Ok::<_, Infallible>(Response::from(edge.serve(request, peer).await)) }
-            };
-            let connection = http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(HEAD_TIMEOUT)
-                // Some close their sending side as soon as they have asked, and wait for the answer.
-                .half_close(true)
-                .serve_connection(TokioIo::new(Stream::new(stream)), service_fn(answer));
-            let connection = connections.watch(connection);
-            tokio::spawn(async move {
-                if let Err(error) = connection.await {
-                    tracing::debug!(cause = chain(&error), "a connection broke");
-                }
-                drop(place);
-            });
+            }
         }
-        drop(listener);
-        if time::timeout(shutdown_timeout, connections.shutdown()).await.is_err() {
+        // Those who have connected already are not left without an answer.
+        for _ in 0..BACKLOG {
+            let Ok(Ok((stream, address))) = time::timeout(BACKLOG_PAUSE, self.listener.accept()).await else { break };
+            self.serve(stream, address);
+        }
+        drop(self.listener);
+        let end = self.peers.end(LAST_CALL.min(self.shutdown_timeout));
+        if time::timeout(self.shutdown_timeout, end).await.is_err() {
             tracing::warn!(
                 "stopped with requests still in flight: they took longer than `server.shutdown_timeout_secs`"
             );
         }
+    }
+
+    /// Serves a connection, in a task of its own.
+    fn serve(&self, stream: TcpStream, address: SocketAddr) {
+        // Small answers go out at once. If it can't be set, they still go out.
+        let _ = stream.set_nodelay(true);
+        let (peers, edge) = (Arc::clone(&self.peers), Arc::clone(&self.edge));
+        let peer = peers.admit(address);
+        let asks = Arc::clone(&peer);
+        let answer = move |request: Request<Incoming>| {
+            let (edge, peer) = (Arc::clone(&edge), Arc::clone(&asks));
+            async move { Ok::<_, Infallible>(Response::from(edge.serve(request, &peer).await)) }
+        };
+        let stream = Stream::new(stream, Arc::clone(&peer), Arc::clone(&peers));
+        let connection = http1::Builder::new()
+            .header_read_timeout(None)
+            .max_buf_size(self.max_head_bytes)
+            // Some close their sending side as soon as they have asked, and wait for the answer.
+            .half_close(true)
+            .serve_connection(TokioIo::new(stream), service_fn(answer));
+        tokio::spawn(async move {
+            let mut connection = pin!(connection);
+            loop {
+                tokio::select! {
+                    ended = connection.as_mut() => {
+                        if let Err(error) = ended {
+                            tracing::debug!(cause = chain(&error), "a connection broke");
+                        }
+                        break;
+                    }
+                    order = peer.told() => match order {
+                        Order::Close => break,
+                        Order::Retire => connection.as_mut().graceful_shutdown(),
+                        // The stream does it when it is read from, as it is now.
+                        Order::Expire | Order::None => {}
+                    }
+                }
+            }
+            peers.leave(&peer);
+        });
     }
 }
 

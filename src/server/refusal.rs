@@ -4,6 +4,7 @@
 //! the connection looks at what passes: an answer that is not ours is hyper's.
 
 use bytes::Bytes;
+use chrono::{DateTime, Utc};
 use poem::http::header::CONNECTION;
 
 use crate::{clock::Clock, problem::Fault, request_id::RequestId};
@@ -42,6 +43,16 @@ pub(super) fn of_hyper(bytes: &[u8]) -> Option<Bytes> {
         b"431" => Fault::HeadersTooLarge,
         _ => return None,
     };
+    Some(written(&fault))
+}
+
+/// The answer to a request whose head did not come to its end in time.
+pub(super) fn of_slow_head() -> Bytes {
+    written(&Fault::SlowRequest)
+}
+
+/// A refusal as it is sent.
+fn written(fault: &Fault) -> Bytes {
     let request_id = RequestId::from(Clock.new_request_id());
     let problem = fault.problem_type();
     tracing::info!(status = problem.status.as_u16(), problem = problem.slug, %request_id, "refused what is no request");
@@ -51,10 +62,7 @@ pub(super) fn of_hyper(bytes: &[u8]) -> Option<Bytes> {
         text += &format!("{name}: {}\r\n", value.to_str().unwrap_or_default());
     }
     text += &format!("x-request-id: {request_id}\r\nconnection: close\r\ncontent-length: {}\r\n", body.len());
-    text += "x-content-type-options: nosniff\r\n";
-    for date in head.lines().filter(|line| line.starts_with("date:")) {
-        text += &format!("{date}\r\n");
-    }
-    text += "\r\n";
-    Some([text.into_bytes(), body].concat().into())
+    let date = DateTime::<Utc>::from(Clock.now()).format("%a, %d %b %Y %H:%M:%S GMT");
+    text += &format!("x-content-type-options: nosniff\r\ndate: {date}\r\n\r\n");
+    [text.into_bytes(), body].concat().into()
 }

@@ -3,6 +3,7 @@
 use std::{
     io,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -14,17 +15,17 @@ use tokio::{
     time::{Sleep, sleep},
 };
 
-use super::refusal;
+use super::{
+    peers::{Order, Peer, Peers},
+    refusal,
+};
 
-/// How long the peer may refuse to take what it asked for. Without this bound it could hold its place among the
-/// connections by asking and not reading.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a connection that is being closed goes on throwing away what the peer still sends.
 const LINGER: Duration = Duration::from_secs(3);
 /// How much is thrown away at most, in bytes.
 const MAX_DISCARDED_BYTES: usize = 16 * 1024 * 1024;
 
-/// A connection with a bound on writing, which reads what the peer is still sending before it closes.
+/// A connection which says how its peer gets on, and reads what the peer is still sending before it closes.
 ///
 /// An answer can be ready before the request has arrived: a body that is too large is refused while it is being sent.
 /// Whoever closes with bytes unread makes the system reset the connection. The peer then fails to send the rest, and
@@ -32,8 +33,8 @@ const MAX_DISCARDED_BYTES: usize = 16 * 1024 * 1024;
 #[derive(Debug)]
 pub(super) struct Stream {
     inner: TcpStream,
-    /// Runs while the peer takes nothing.
-    stalled: Option<Pin<Box<Sleep>>>,
+    peer: Arc<Peer>,
+    peers: Arc<Peers>,
     /// Runs while the connection is being closed.
     lingering: Option<Pin<Box<Sleep>>>,
     discarded_bytes: usize,
@@ -43,39 +44,35 @@ pub(super) struct Stream {
 }
 
 impl Stream {
-    pub(super) fn new(inner: TcpStream) -> Self {
-        Self { inner, stalled: None, lingering: None, discarded_bytes: 0, has_begun: false, replacement: None }
+    pub(super) fn new(inner: TcpStream, peer: Arc<Peer>, peers: Arc<Peers>) -> Self {
+        Self { inner, peer, peers, lingering: None, discarded_bytes: 0, has_begun: false, replacement: None }
     }
 
     /// Writes what is to be written in the place of something else.
     fn poll_replacement(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while let Some(rest) = self.replacement.as_mut().filter(|rest| !rest.is_empty()) {
-            let write = Pin::new(&mut self.inner).poll_write(cx, rest);
-            if let Poll::Ready(Ok(count)) = write {
-                rest.advance(count);
-            }
-            ready!(self.bounded(cx, write))?;
+            let count = ready!(Pin::new(&mut self.inner).poll_write(cx, rest))?;
+            rest.advance(count);
         }
         self.replacement = None;
         Poll::Ready(Ok(()))
-    }
-
-    /// Fails a write that makes no progress for too long.
-    fn bounded<T>(&mut self, cx: &mut Context<'_>, write: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        if write.is_ready() {
-            self.stalled = None;
-            return write;
-        }
-        let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep(WRITE_TIMEOUT)));
-        stalled.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
     }
 }
 
 impl AsyncRead for Stream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, to: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.peer.order() == Order::Expire {
+            self.replacement.get_or_insert_with(refusal::of_slow_head);
+            ready!(self.poll_shutdown(cx))?;
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
         let before = to.filled().len();
         ready!(Pin::new(&mut self.inner).poll_read(cx, to))?;
-        if !self.has_begun && to.filled().len() > before {
+        if to.filled().len() == before {
+            return Poll::Ready(Ok(()));
+        }
+        self.peer.has_sent();
+        if !self.has_begun {
             self.has_begun = true;
             if refusal::is_http2(&to.filled()[before..]) {
                 // As if nothing had come: the connection is then closed, and says why.
@@ -95,8 +92,9 @@ impl AsyncWrite for Stream {
         if self.replacement.is_some() {
             return self.poll_replacement(cx).map_ok(|()| from.len());
         }
-        let write = Pin::new(&mut self.inner).poll_write(cx, from);
-        self.bounded(cx, write)
+        let count = ready!(Pin::new(&mut self.inner).poll_write(cx, from))?;
+        self.peer.has_taken_some();
+        Poll::Ready(Ok(count))
     }
 
     fn poll_write_vectored(
@@ -107,8 +105,9 @@ impl AsyncWrite for Stream {
         if let [from] = from {
             return self.poll_write(cx, from);
         }
-        let write = Pin::new(&mut self.inner).poll_write_vectored(cx, from);
-        self.bounded(cx, write)
+        let count = ready!(Pin::new(&mut self.inner).poll_write_vectored(cx, from))?;
+        self.peer.has_taken_some();
+        Poll::Ready(Ok(count))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -116,6 +115,8 @@ impl AsyncWrite for Stream {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // It is called when nothing is left to be written.
+        self.peers.has_taken_all(&self.peer);
         Pin::new(&mut self.inner).poll_flush(cx)
     }
 
@@ -150,27 +151,18 @@ mod tests {
     };
 
     use super::*;
+    use crate::config::Config;
 
     /// A connection, and its peer.
     async fn pair() -> (Stream, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        (Stream::new(listener.accept().await.unwrap().0), peer)
+        let peers = Arc::new(Peers::new(&Config::default().server, 1));
+        let place = peers.admit(peer.local_addr().unwrap());
+        (Stream::new(listener.accept().await.unwrap().0, place, peers), peer)
     }
 
     // The time is the tests' own: it jumps ahead when there is nothing else to do.
-    #[tokio::test(start_paused = true)]
-    async fn a_peer_that_does_not_read_is_given_up() {
-        let (mut stream, peer) = pair().await;
-        let started = Instant::now();
-
-        let outcome = timeout(WRITE_TIMEOUT * 2, stream.write_all(&vec![0; 64 * 1024 * 1024])).await;
-
-        assert_eq!(outcome.expect("it waits").unwrap_err().kind(), io::ErrorKind::TimedOut);
-        assert!(started.elapsed() >= WRITE_TIMEOUT);
-        drop(peer);
-    }
-
     #[tokio::test(start_paused = true)]
     async fn a_peer_that_goes_on_sending_does_not_keep_a_closed_connection() {
         let (mut stream, mut peer) = pair().await;

@@ -6,7 +6,7 @@ use hyper::Method;
 use serde_json::json;
 use sqlx::{Connection, Executor, PgConnection};
 
-use super::{app, id};
+use super::{app, edge::exchange, id};
 use crate::{
     BACKEND,
     support::{Backend, Call, Database, TestApp, User, contract::OPERATIONS, unused_id},
@@ -114,6 +114,13 @@ async fn every_declared_status_happens_and_no_other_is_declared() {
         assert!(seen.0.get_mut(operation).unwrap().insert(500));
     }
 
+    // A user who may ask once, and has; and a body that does not come.
+    let limited =
+        TestApp::start_with(BACKEND, json!({"limits": {"user_requests_per_minute": 1, "user_burst": 1}})).await;
+    limits(&mut seen, &limited).await;
+    let impatient = TestApp::start_with(BACKEND, json!({"server": {"request_timeout_ms": 300}})).await;
+    slow_bodies(&mut seen, &impatient).await;
+
     // Another server that is at it with the same key. SQLite has one writer at a time, so there it can't be.
     if let Database::Postgres(database) = &app.database {
         let mut other = PgConnection::connect(&database.url).await.unwrap();
@@ -135,6 +142,39 @@ async fn every_declared_status_happens_and_no_other_is_declared() {
         assert!(["createTask", "toggleTaskCompletion"].iter().all(|id| declared.get_mut(id).unwrap().remove(&409)));
     }
     assert_eq!(seen.0, declared);
+}
+
+async fn limits(seen: &mut Seen, app: &TestApp) {
+    let (ann, task) = (app.new_user(), unused_id());
+    ann.list("").await.is(200);
+    let calls = [
+        ("listTasks", list(&ann, &ann)),
+        ("createTask", create(&ann, &ann)),
+        ("getTask", get(&ann, &ann, &task)),
+        ("updateTask", update(&ann, &ann, &task)),
+        ("deleteTask", delete(&ann, &ann, &task)),
+        ("toggleTaskCompletion", toggle(&ann, &ann, &task)),
+    ];
+    for (operation, call) in calls {
+        seen.see(operation, 429, call).await;
+    }
+}
+
+async fn slow_bodies(seen: &mut Seen, app: &TestApp) {
+    let ann = app.new_user();
+    let task = ann.task(&unused_id());
+    let calls = [
+        ("createTask", "POST", ann.tasks()),
+        ("updateTask", "PUT", task.clone()),
+        ("toggleTaskCompletion", "PATCH", task + "/complete"),
+    ];
+    for (operation, method, path) in calls {
+        let head = format!("{method} {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {}\r\n", ann.token);
+        let body = "Content-Type: application/json\r\nContent-Length: 9\r\n\r\n{";
+        let answer = exchange(app.address, (head + body).as_bytes()).await;
+        assert!(answer.starts_with("HTTP/1.1 408 ") && answer.contains("/problems/request-timeout"), "{answer}");
+        seen.0.entry(operation).or_default().insert(408);
+    }
 }
 
 async fn failures(seen: &mut Seen, app: &TestApp, status: u16) {

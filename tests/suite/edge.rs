@@ -250,7 +250,10 @@ async fn a_page_of_an_allowed_origin_may_read_answers_and_refusals() {
         assert_eq!(reply.header("access-control-allow-origin"), Some("http://localhost:3000"), "{path}");
         assert_eq!(
             reply.header("access-control-expose-headers"),
-            Some("ETag, Idempotent-Replayed, Link, Location, Next-Cursor, Retry-After, WWW-Authenticate, X-Request-Id")
+            Some(
+                "ETag, Idempotent-Replayed, Link, Location, Next-Cursor, RateLimit, RateLimit-Policy, Retry-After, \
+                 WWW-Authenticate, X-Request-Id"
+            )
         );
         assert_eq!(reply.header("vary"), Some("Origin"));
     }
@@ -385,19 +388,54 @@ async fn a_refusal_arrives_at_a_client_that_sends_everything_before_it_reads() {
 async fn a_request_that_takes_too_long_is_answered_503() {
     let app = crate::support::TestApp::start_with(crate::BACKEND, json!({"server": {"request_timeout_ms": 300}})).await;
     let ann = app.new_user();
-    // A body that never comes to its end.
-    let request = format!(
-        "POST {} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {}\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{{",
-        ann.tasks(),
-        ann.token
-    );
-    let answer = exchange(app.address, request.as_bytes()).await;
+    let task = ann.create("t").await;
+    let held = app.database.hold(&format!("update users set id = id where id = '{}'", ann.id)).await;
 
-    assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
-    assert!(answer.to_lowercase().contains("\r\nretry-after: 2\r\n"), "{answer}");
-    let problem: Value = serde_json::from_str(answer.split("\r\n\r\n").nth(1).unwrap()).unwrap();
-    assert_eq!(problem["type"], "/problems/unavailable");
-    assert_eq!(ann.list("").await.is(200).json(), json!([]));
+    let reply = ann.toggle(id(&task)).await;
+    assert_eq!(reply.is_problem(503, "unavailable").header("retry-after"), Some("2"));
+    drop(held);
+}
+
+#[tokio::test]
+async fn a_user_can_be_limited() {
+    let settings = json!({"limits": {"user_requests_per_minute": 60, "user_burst": 3}});
+    let app = TestApp::start_with(BACKEND, settings).await;
+    let (ann, bob) = (app.new_user(), app.new_user());
+    for left in [2, 1, 0] {
+        let reply = ann.list("").await;
+        assert_eq!(reply.is(200).header("ratelimit"), Some(&*format!("\"user\";r={left};t={}", 3 - left)));
+        assert_eq!(reply.header("ratelimit-policy"), Some("\"user\";q=3;w=3"));
+    }
+    let refused = ann.post(json!({"title": "t"})).await;
+    assert_eq!(refused.is_problem(429, "too-many-requests").header("retry-after"), Some("1"));
+    assert_eq!(refused.detail(), "This user has sent too many requests. Try again in 1 seconds.");
+    // Others are not, nor is who merely asks at somebody's path, nor whether the server is well.
+    bob.list("").await.is(200);
+    bob.call(Method::GET, ann.tasks()).send().await.is_problem(403, "forbidden");
+    app.anybody().call(Method::GET, "/health").send().await.is(200);
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    ann.list("").await.is(200);
+    ann.list("").await.is(429);
+}
+
+#[tokio::test]
+async fn an_address_can_be_limited_before_its_tokens_are_looked_at() {
+    let settings =
+        json!({"limits": {"address_requests_per_minute": 1, "address_burst": 3, "trusted_proxies": ["127.0.0.1"]}});
+    let app = TestApp::start_with(BACKEND, settings).await;
+    let (ann, forged) = (app.new_user(), app.new_user().with_token("x.y.z"));
+    let ask = async |user: &User, address: &str| {
+        user.call(Method::GET, user.tasks()).header("X-Forwarded-For", address).send().await
+    };
+    for _ in 0..3 {
+        let reply = ask(&forged, "192.0.2.1").await;
+        assert!(reply.is(401).header("ratelimit").unwrap().starts_with("\"address\";r="));
+    }
+    let refused = ask(&forged, "192.0.2.1").await;
+    assert_eq!(refused.is_problem(429, "too-many-requests").header("retry-after"), Some("60"));
+    ask(&ann, "192.0.2.1").await.is(429);
+    ask(&ann, "192.0.2.2").await.is(200);
+    app.anybody().call(Method::GET, "/health").header("X-Forwarded-For", "192.0.2.1").send().await.is(200);
 }
 
 #[tokio::test]
@@ -560,7 +598,7 @@ async fn a_large_list_is_compressed_for_those_who_take_it() {
     }
     let plain = ask(ann.tasks(), "br").await;
     let vary: Vec<_> = plain.headers.get_all("vary").iter().map(|value| value.to_str().unwrap()).collect();
-    assert_eq!((plain.header("content-encoding"), vary), (None, vec!["Origin", "Accept-Encoding"]));
+    assert_eq!((plain.header("content-encoding"), vary), (None, vec!["Accept-Encoding", "Origin"]));
     let raw = format!(
         "GET {} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {}\r\nAccept-Encoding: deflate, gzip\r\nConnection: close\r\n\r\n",
         ann.tasks(),

@@ -66,6 +66,25 @@ impl Database {
         }
     }
 
+    /// Runs a statement behind the server's back in a transaction that ends when what is given back is dropped.
+    pub async fn hold(&self, statement: &str) -> Held {
+        let statement = AssertSqlSafe(statement.to_owned());
+        match self {
+            Self::Postgres(database) => {
+                let mut connection = PgConnection::connect(&database.url).await.unwrap();
+                sqlx::raw_sql("begin").execute(&mut connection).await.unwrap();
+                sqlx::raw_sql(statement).execute(&mut connection).await.unwrap();
+                Held::Postgres(connection)
+            }
+            Self::Sqlite(_) => {
+                let mut connection = SqliteConnection::connect(&self.create_url()).await.unwrap();
+                sqlx::raw_sql("begin immediate").execute(&mut connection).await.unwrap();
+                sqlx::raw_sql(statement).execute(&mut connection).await.unwrap();
+                Held::Sqlite(connection)
+            }
+        }
+    }
+
     /// The rows of a query that has one column, of text.
     pub async fn query(&self, query: &str) -> Vec<String> {
         let query = AssertSqlSafe(query.to_owned());
@@ -84,6 +103,12 @@ impl Database {
     fn create_url(&self) -> String {
         self.url() + "?mode=rwc"
     }
+}
+
+/// An open transaction.
+pub enum Held {
+    Sqlite(SqliteConnection),
+    Postgres(PgConnection),
 }
 
 /// A running server with an empty database of its own.

@@ -1,0 +1,426 @@
+//! Who is connected, what each is waited for, and who has to go.
+//!
+//! A place is cheap and can be taken by whoever opens a connection, so nobody keeps one for nothing: a head has its deadline,
+//! an idle connection its time, an answer its budget. When all places are taken, the next one is the place of whoever has kept
+//! the server waiting longest, those first who owe it something. Only what is being served keeps its place. For liveness there
+//! are a few places more.
+//!
+//! Answers that nobody takes are bounded, too: one at a time on a connection, and by their bytes for each user and in all.
+
+use std::{
+    collections::HashMap,
+    hash::{DefaultHasher, Hash, Hasher},
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
+
+use tokio::{sync::Notify, time};
+
+use crate::config;
+
+/// How often the deadlines are looked at.
+const TICK: Duration = Duration::from_millis(250);
+/// Who owes something for less than this is only slow.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// How long the peer may take nothing of its answer.
+const STALL_TIMEOUT: Duration = Duration::from_secs(30);
+/// How fast it has to take an answer on the whole, in bytes a second.
+const MIN_BYTES_PER_SEC: usize = 8 * 1024;
+/// How many more connections are accepted for liveness when no place is left.
+const SPARE_PLACES: usize = 16;
+/// Smaller answers are not counted, in bytes: the system's own buffers take them.
+const MIN_COUNTED_BYTES: usize = 16 * 1024;
+/// What one user's answers may take of what is allowed in all.
+const USER_SHARE: usize = 4;
+/// After this time without another closed connection an episode is over.
+const EPISODE_END: Duration = Duration::from_secs(10);
+
+/// What a connection waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Phase {
+    /// Its peer has sent nothing yet.
+    Fresh,
+    /// It sends the head of a request.
+    Head,
+    /// It sends the body of the request that is being served.
+    Body,
+    /// It takes an answer.
+    Answer,
+    /// It may send another request.
+    Idle,
+    /// Us: its request is being served.
+    Serving,
+}
+
+impl Phase {
+    const ALL: [Self; 6] = [Self::Fresh, Self::Head, Self::Body, Self::Answer, Self::Idle, Self::Serving];
+}
+
+/// What a connection has been told to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Order {
+    /// To go on.
+    None,
+    /// To end when no request is being served on it.
+    Retire,
+    /// To answer 408, and end.
+    Expire,
+    /// To end at once.
+    Close,
+}
+
+impl Order {
+    const ALL: [Self; 4] = [Self::None, Self::Retire, Self::Expire, Self::Close];
+}
+
+/// A connection.
+#[derive(Debug)]
+pub(super) struct Peer {
+    pub(super) address: SocketAddr,
+    /// Whether it has a place for liveness only.
+    pub(super) is_spare: bool,
+    number: u64,
+    origin: Instant,
+    /// The phase, and since when, in microseconds: times eight.
+    phase: AtomicU64,
+    /// When it last took something of its answer, in microseconds.
+    progress: AtomicU64,
+    order: AtomicU8,
+    told: Notify,
+    /// The bytes of the answer that it is taking.
+    answer: AtomicUsize,
+    taken: Notify,
+}
+
+impl Peer {
+    fn now(&self) -> u64 {
+        micros(self.origin.elapsed())
+    }
+
+    pub(super) fn enter(&self, phase: Phase) {
+        self.phase.store(self.now() << 3 | phase as u64, Relaxed);
+    }
+
+    pub(super) fn phase(&self) -> Phase {
+        Phase::ALL[usize::try_from(self.phase.load(Relaxed) & 7).expect("it has three bits")]
+    }
+
+    /// Notes that something has come from the peer.
+    pub(super) fn has_sent(&self) {
+        if matches!(self.phase(), Phase::Fresh | Phase::Idle) {
+            self.enter(Phase::Head);
+        }
+    }
+
+    /// Notes that its body is waited for, or has come.
+    pub(super) fn awaits_body(&self, awaits: bool) {
+        match self.phase() {
+            Phase::Serving if awaits => self.enter(Phase::Body),
+            Phase::Body if !awaits => self.enter(Phase::Serving),
+            _ => {}
+        }
+    }
+
+    /// Notes that it has taken something.
+    pub(super) fn has_taken_some(&self) {
+        if self.phase() == Phase::Answer {
+            self.progress.store(self.now(), Relaxed);
+        }
+    }
+
+    pub(super) fn order(&self) -> Order {
+        Order::ALL[usize::from(self.order.load(Relaxed))]
+    }
+
+    fn tell(&self, order: Order) {
+        self.order.fetch_max(order as u8, Relaxed);
+        self.told.notify_one();
+    }
+
+    /// Waits until it is told something.
+    pub(super) async fn told(&self) -> Order {
+        self.told.notified().await;
+        self.order()
+    }
+
+    /// For how long it has been in its phase, and for how long it has taken nothing.
+    fn ages(&self) -> (Duration, Duration) {
+        let now = self.now();
+        let age = |since: u64| Duration::from_micros(now.saturating_sub(since));
+        let since = self.phase.load(Relaxed) >> 3;
+        (age(since), age(since.max(self.progress.load(Relaxed))))
+    }
+}
+
+/// Everybody who is connected.
+#[derive(Debug)]
+pub(super) struct Peers {
+    origin: Instant,
+    places: usize,
+    head_timeout: Duration,
+    idle_timeout: Duration,
+    max_untaken_bytes: usize,
+    state: Mutex<State>,
+    /// Somebody has left.
+    left: Notify,
+    is_draining: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    next: u64,
+    all: HashMap<u64, Arc<Peer>>,
+    /// How many of them have a place that is not for liveness only.
+    regular: usize,
+    /// The bytes of answers that are being taken: in all, and by whose data they are.
+    untaken: usize,
+    untaken_by: HashMap<Option<u64>, usize>,
+    /// Which connections hold how many of whose bytes.
+    held: HashMap<u64, (Option<u64>, usize)>,
+    /// Since when connections have been closed for want of places or of memory, how many, and when the last one was.
+    episode: Option<(Instant, usize)>,
+}
+
+impl Peers {
+    pub(super) fn new(server: &config::Server, places: usize) -> Self {
+        Self {
+            origin: Instant::now(),
+            places,
+            head_timeout: Duration::from_secs(server.head_timeout_secs.get()),
+            idle_timeout: Duration::from_secs(server.idle_timeout_secs.get()),
+            max_untaken_bytes: server.max_untaken_mb.get::<usize>() * 1024 * 1024,
+            state: Mutex::default(),
+            left: Notify::new(),
+            is_draining: AtomicBool::new(false),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("nothing panics with it")
+    }
+
+    /// Gives a connection its place, for which somebody else may have to go.
+    pub(super) fn admit(&self, address: SocketAddr) -> Arc<Peer> {
+        let mut state = self.state();
+        let is_spare = state.regular >= self.places && !state.close_one(|peer| !peer.is_spare);
+        if is_spare && state.all.len() - state.regular >= SPARE_PLACES {
+            state.close_one(|peer| peer.is_spare);
+        }
+        let number = state.next;
+        state.next += 1;
+        let peer = Arc::new(Peer {
+            address,
+            is_spare,
+            number,
+            origin: self.origin,
+            phase: AtomicU64::new(0),
+            progress: AtomicU64::new(0),
+            order: AtomicU8::new(Order::None as u8),
+            told: Notify::new(),
+            answer: AtomicUsize::new(0),
+            taken: Notify::new(),
+        });
+        peer.enter(Phase::Fresh);
+        state.regular += usize::from(!is_spare);
+        state.all.insert(number, Arc::clone(&peer));
+        peer
+    }
+
+    /// Closes the connection that has kept the server waiting longest. Whether there was one.
+    pub(super) fn make_room(&self) -> bool {
+        self.state().close_one(|_| true)
+    }
+
+    /// Takes a place back.
+    pub(super) fn leave(&self, peer: &Peer) {
+        self.state().remove(peer);
+        self.left.notify_one();
+    }
+
+    /// Counts an answer of so many bytes that `peer` is about to be given. `whose` data it is, if it is anybody's. Whether
+    /// there is room for it.
+    pub(super) fn gives(&self, peer: &Peer, bytes: usize, whose: Option<&str>) -> bool {
+        if bytes >= MIN_COUNTED_BYTES {
+            let user = whose.map(|whose| {
+                let mut hasher = DefaultHasher::new();
+                whose.hash(&mut hasher);
+                hasher.finish()
+            });
+            let mut state = self.state();
+            let share = if user.is_some() { self.max_untaken_bytes / USER_SHARE } else { self.max_untaken_bytes };
+            // A single answer always fits.
+            while state.untaken_by.get(&user).is_some_and(|taken| taken + bytes > share) {
+                if !state.close_stalled(|whose| whose == user) {
+                    return false;
+                }
+            }
+            while state.untaken > 0 && state.untaken + bytes > self.max_untaken_bytes {
+                if !state.close_stalled(|_| true) {
+                    return false;
+                }
+            }
+            state.untaken += bytes;
+            *state.untaken_by.entry(user).or_default() += bytes;
+            state.held.insert(peer.number, (user, bytes));
+        }
+        peer.answer.store(bytes.max(1), Relaxed);
+        peer.enter(Phase::Answer);
+        true
+    }
+
+    /// Notes that everything that was to be written has been.
+    pub(super) fn has_taken_all(&self, peer: &Peer) {
+        if peer.phase() != Phase::Answer {
+            return;
+        }
+        if peer.answer.swap(0, Relaxed) >= MIN_COUNTED_BYTES {
+            self.state().release(peer);
+        }
+        peer.enter(Phase::Idle);
+        peer.taken.notify_one();
+    }
+
+    /// Waits until the peer has taken its last answer: what it has asked meanwhile is not served before that.
+    pub(super) async fn last_answer_is_taken(peer: &Peer) {
+        while peer.answer.load(Relaxed) > 0 {
+            peer.taken.notified().await;
+        }
+    }
+
+    /// From now on every answer ends its connection.
+    pub(super) fn drain(&self) {
+        self.is_draining.store(true, Relaxed);
+    }
+
+    pub(super) fn is_draining(&self) -> bool {
+        self.is_draining.load(Relaxed)
+    }
+
+    /// Ends the connections on which nothing has been asked for `silent`, and waits until there are none.
+    pub(super) async fn end(&self, grace: Duration) {
+        let begun = Instant::now();
+        loop {
+            let is_over = begun.elapsed() >= grace;
+            {
+                let state = self.state();
+                if state.all.is_empty() {
+                    return;
+                }
+                for peer in state.all.values().filter(|peer| is_over && peer.order() == Order::None) {
+                    peer.tell(Order::Retire);
+                }
+            }
+            let _ = time::timeout(TICK.min(grace), self.left.notified()).await;
+        }
+    }
+
+    /// Looks after the deadlines, for ever.
+    pub(super) async fn watch(self: Arc<Self>) {
+        loop {
+            time::sleep(TICK).await;
+            self.close_late();
+        }
+    }
+
+    fn close_late(&self) {
+        let mut state = self.state();
+        for peer in state.all.values() {
+            let (age, without_progress) = peer.ages();
+            match peer.phase() {
+                Phase::Fresh if age > self.head_timeout => peer.tell(Order::Close),
+                Phase::Head if age > self.head_timeout => peer.tell(Order::Expire),
+                Phase::Idle if age > self.idle_timeout => peer.tell(Order::Retire),
+                Phase::Answer => {
+                    let size = peer.answer.load(Relaxed);
+                    let budget = STALL_TIMEOUT + Duration::from_secs((size / MIN_BYTES_PER_SEC) as u64);
+                    if without_progress > STALL_TIMEOUT || age > budget {
+                        tracing::info!("closed a connection whose peer did not take its answer");
+                        peer.tell(Order::Close);
+                    }
+                }
+                _ => {}
+            }
+        }
+        state.end_episode();
+    }
+}
+
+/// A number of microseconds; half a million years of them.
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX) & (u64::MAX >> 3)
+}
+
+impl State {
+    /// Closes the connection, of those that are meant, that has kept the server waiting longest. Whether there was one.
+    fn close_one(&mut self, is_meant: impl Fn(&Peer) -> bool) -> bool {
+        // By how soon they have to go: who owes something, and has for some time; who is idle; who has just begun.
+        let rank = |peer: &Arc<Peer>| {
+            let (age, without_progress) = peer.ages();
+            let of = |owing| (if owing > PATIENCE { 2 } else { 0 }, owing);
+            let rank = match peer.phase() {
+                Phase::Serving => None,
+                Phase::Idle => Some((1, age)),
+                Phase::Answer => Some(of(without_progress)),
+                Phase::Fresh | Phase::Head | Phase::Body => Some(of(age)),
+            };
+            rank.map(|rank| (rank, Arc::clone(peer)))
+        };
+        let ranked = self.all.values().filter(|peer| is_meant(peer)).filter_map(rank);
+        let chosen = ranked.max_by_key(|(rank, _)| *rank).map(|(_, peer)| peer);
+        let Some(peer) = chosen else { return false };
+        // Its place is free from now on, whenever its task gets to it.
+        self.remove(&peer);
+        peer.tell(Order::Close);
+        if let Some((last, count)) = &mut self.episode {
+            (*last, *count) = (Instant::now(), *count + 1);
+        } else {
+            self.episode = Some((Instant::now(), 1));
+            tracing::warn!(
+                "places or memory run short: connections that keep the server waiting are closed, the longest first \
+                 (`server.max_connections`, `server.max_untaken_mb`)"
+            );
+        }
+        true
+    }
+
+    /// As [`close_one`](Self::close_one), of those who have not taken anything of an answer with such data for some time.
+    fn close_stalled(&mut self, is_meant: impl Fn(Option<u64>) -> bool) -> bool {
+        let held: Vec<u64> =
+            self.held.iter().filter(|(_, (whose, _))| is_meant(*whose)).map(|(peer, _)| *peer).collect();
+        self.close_one(|peer| held.contains(&peer.number) && peer.ages().1 > PATIENCE)
+    }
+
+    fn remove(&mut self, peer: &Peer) {
+        self.release(peer);
+        if self.all.remove(&peer.number).is_some_and(|peer| !peer.is_spare) {
+            self.regular -= 1;
+        }
+    }
+
+    /// Takes back what its answer was counted as.
+    fn release(&mut self, peer: &Peer) {
+        let Some((user, bytes)) = self.held.remove(&peer.number) else { return };
+        self.untaken -= bytes;
+        if let Some(taken) = self.untaken_by.get_mut(&user) {
+            *taken -= bytes;
+            if *taken == 0 {
+                self.untaken_by.remove(&user);
+            }
+        }
+    }
+
+    fn end_episode(&mut self) {
+        if let Some((last, count)) = self.episode
+            && last.elapsed() > EPISODE_END
+        {
+            tracing::info!(closed = count, "places and memory suffice again");
+            self.episode = None;
+        }
+    }
+}
