@@ -9,6 +9,7 @@ use std::{
     os::unix::fs::{PermissionsExt, chown},
     path::Path,
     process::Command,
+    time::{Duration, Instant},
 };
 
 use hyper::Method;
@@ -138,6 +139,55 @@ async fn nobody_else_may_read_it() {
     for file in fs::read_dir(here.path().join("data")).unwrap() {
         let file = file.unwrap();
         assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o600, "{:?}", file.path());
+    }
+    server.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_write_ahead_log_does_not_grow_while_somebody_always_reads() {
+    let here = tempdir().unwrap();
+    let server = Server::start(here.path(), &[WITH_SECRET]);
+    let log = here.path().join("data/taskpact.db-wal");
+    let size = || fs::metadata(&log).map_or(0, |log| log.len()) / 1024 / 1024;
+    let description = "x".repeat(1000);
+    let write_for = async |time: Duration| {
+        let started = Instant::now();
+        let mut most = 0;
+        let clients = (0..12).map(|n| {
+            let (user, description) = (server.user(&format!("user-{}", n % 4)), description.clone());
+            tokio::spawn(async move {
+                while started.elapsed() < time {
+                    if n < 6 {
+                        user.list("?limit=100").await.is(200);
+                    } else {
+                        user.post(json!({"title": "t", "description": description})).await.is(201);
+                    }
+                }
+            })
+        });
+        let clients: Vec<_> = clients.collect();
+        while !clients.iter().all(tokio::task::JoinHandle::is_finished) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            most = most.max(size());
+        }
+        for client in clients {
+            client.await.unwrap();
+        }
+        most
+    };
+    let most = write_for(Duration::from_secs(8)).await;
+    assert!((1..24).contains(&most), "{most} MiB");
+
+    // Another process reads for a while: nobody waits for it, and afterwards the log is short again.
+    let reader = rusqlite::Connection::open(here.path().join("data/taskpact.db")).unwrap();
+    reader.execute_batch("begin; select count(*) from tasks").unwrap();
+    let most = write_for(Duration::from_secs(6)).await;
+    assert!(most > 16, "{most} MiB: it was no reader");
+    drop(reader);
+    let started = Instant::now();
+    while size() > 16 {
+        assert!(started.elapsed() < Duration::from_secs(10), "{} MiB", size());
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
     server.stop();
 }

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::TimeDelta;
 use sea_orm::DbErr;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -19,8 +19,8 @@ use crate::{
     telemetry::chain,
 };
 
-/// For how long a key is kept: as long as is promised, and somewhat longer, because another server's clock may say when
-/// that is over.
+/// For how long a key is kept, by the database's clock: as long as is promised, and somewhat longer, because the one who was
+/// promised it has another clock.
 const RETENTION: TimeDelta = TimeDelta::hours(min_key_retention_hours!() + 1);
 /// How often old keys are looked for, and how many are deleted in one statement.
 const SWEEP_INTERVAL: Duration = Duration::from_mins(1);
@@ -122,8 +122,10 @@ impl Store {
     /// # Errors
     /// The database did not answer.
     pub async fn sweep_batch(&self) -> Result<u64, DbErr> {
-        let limit = DateTime::<Utc>::from(self.clock.now()) - RETENTION;
-        Ok(unowned::delete_old_keys(limit, SWEEP_BATCH).exec(&self.upkeep.write).await?.rows_affected)
+        Ok(unowned::delete_old_keys(self.backend(), RETENTION, SWEEP_BATCH)
+            .exec(&self.upkeep.write)
+            .await?
+            .rows_affected)
     }
 }
 

@@ -36,8 +36,10 @@ mod pages;
 mod pooler;
 mod postgres;
 mod queue;
+mod readiness;
 mod request;
 pub mod rows;
+mod session;
 mod sqlite;
 mod statements;
 mod tasks;
@@ -49,12 +51,11 @@ pub use migrations::{Loss, Step};
 use pages::Pages;
 use postgres::Postgres;
 use queue::Queue;
+use readiness::{GONE, Probe};
 pub use request::{Listed, Outcome, Page};
 use sqlite::Sqlite;
 pub use tasks::Tasks;
 
-/// After this time, asking for readiness tries again whether a pooler keeps prepared statements apart.
-const READY_POOLER_CHECK_AGE: Duration = Duration::from_mins(1);
 /// How long a request waits for what somebody else has locked, in milliseconds.
 const LOCK_TIMEOUT_MS: u64 = 3_000;
 /// The revision of an owner whom the database does not know.
@@ -66,6 +67,7 @@ pub struct Store {
     pages: Arc<Pages>,
     lanes: Arc<Lanes>,
     upkeep: Upkeep,
+    probe: Arc<Probe>,
     clock: Clock,
 }
 
@@ -113,7 +115,7 @@ impl Store {
             }
             (None, Some(file)) => {
                 let queue = Queue::new(sqlite::lanes(connections), single_owner);
-                Sqlite { file: Arc::clone(file), queue: Arc::clone(&queue), patience }.start(&mut tasks);
+                Sqlite::new(Arc::clone(file), Arc::clone(&queue), patience).start(&mut tasks);
                 queue
             }
             (None, None) => return Err(DbErr::Custom("there is no database".to_owned())),
@@ -122,6 +124,7 @@ impl Store {
             lanes: Arc::new(Lanes { queue, tasks: Mutex::new(tasks) }),
             pages: Arc::new(Pages::new(settings.page_cache_mb.get::<u64>() * 1024 * 1024)),
             upkeep,
+            probe: Arc::default(),
             clock: Clock,
         })
     }
@@ -140,33 +143,6 @@ impl Store {
         Tasks { store: self, owner }
     }
 
-    /// Asks the database whether it can serve, writes included.
-    ///
-    /// # Errors
-    /// [`Fault::NotReady`] with the reason.
-    pub async fn ready(&self) -> Result<(), Fault> {
-        if self.upkeep.file.as_ref().is_some_and(|file| !file.is_in_place()) {
-            return Err(Fault::NotReady { reason: GONE, cause: None });
-        }
-        self.probe().await.map_err(|error| Fault::NotReady { reason: reason(&error), cause: Some(Arc::new(error)) })
-    }
-
-    async fn probe(&self) -> Result<(), DbErr> {
-        self.check_pooler(READY_POOLER_CHECK_AGE).await?;
-        rows::unowned::probe().one(&self.upkeep.read).await?;
-        if self.backend() == DbBackend::Sqlite {
-            // Nothing less than a write tells whether the file can be written and the disk has room.
-            let write = "update seaql_migrations set applied_at = applied_at";
-            return self.upkeep.write.execute_unprepared(write).await.map(drop);
-        }
-        let ask = "select pg_is_in_recovery() or current_setting('transaction_read_only')::boolean";
-        let row = self.upkeep.read.query_one_raw(Statement::from_string(DbBackend::Postgres, ask)).await?;
-        match row.map(|row| row.try_get_by_index(0)).transpose()? {
-            Some(false) => Ok(()),
-            _ => Err(DbErr::Custom(READS_ONLY.to_owned())),
-        }
-    }
-
     /// Whether another server has the same SQLite file open, as far as can be told. This one has it from now on.
     #[must_use]
     pub fn shares_its_file(&self) -> bool {
@@ -176,15 +152,18 @@ impl Store {
     /// Tries to reach the database. The pool would only say that it took too long; this says why.
     ///
     /// # Errors
-    /// Why it can't be reached.
+    /// Why it can't be reached, or can't be used.
     pub async fn try_connect(&self) -> Result<(), DbErr> {
-        self.check_pooler(Duration::ZERO).await
-    }
-
-    async fn check_pooler(&self, max_age: Duration) -> Result<(), DbErr> {
-        match &self.upkeep.pooler {
-            Some(check) => check.ensure(max_age).await.map_err(connections::unusable),
-            None => Ok(()),
+        let Some(check) = &self.upkeep.pooler else { return Ok(()) };
+        check.ensure(Duration::ZERO).await.map_err(connections::unusable)?;
+        let ask = Statement::from_string(DbBackend::Postgres, "show server_encoding");
+        let row = self.upkeep.read.query_one_raw(ask).await?;
+        match row.map(|row| row.try_get_by_index::<String>(0)).transpose()?.as_deref() {
+            Some("UTF8") | None => Ok(()),
+            Some(encoding) => Err(DbErr::Migration(format!(
+                "its encoding is {encoding}, which can't hold every title: make one with `create database … encoding 'UTF8' \
+                 template template0`"
+            ))),
         }
     }
 
@@ -249,24 +228,6 @@ impl From<DbErr> for Fault {
     }
 }
 
-const READS_ONLY: &str = "the database only takes reads";
-const GONE: &str = "the database's file was deleted or replaced; restart the server";
-
-/// Why the database can't serve, in words that may be shown to everybody.
-fn reason(error: &DbErr) -> &'static str {
-    let missing_table = |code: &str| code == "42P01" || error.to_string().contains("no such table");
-    let (number, code) = code(error).unwrap_or_default();
-    match (number, code.as_str()) {
-        _ if is_read_only(error) || matches!(error, DbErr::Custom(text) if text == READS_ONLY) => READS_ONLY,
-        (Some(13), _) | (_, "53100") => "the database's disk is full",
-        (Some(10), _) => "the database's disk fails",
-        (Some(14), _) => "the database's file can't be opened",
-        (_, code) if missing_table(code) => "the database has not been migrated: run `taskpact migrate up`",
-        _ if pooler::is_mixed_up(error) => "the connection pooler mixes up prepared statements",
-        _ => "the database does not answer",
-    }
-}
-
 /// What the database answered: SQLite's primary code, or PostgreSQL's SQLSTATE.
 fn code(error: &DbErr) -> Option<(Option<u32>, String)> {
     code_in_sqlx(sqlx_error(error)?)
@@ -306,7 +267,12 @@ fn is_transient(error: &DbErr) -> bool {
 
 fn is_transient_in_sqlx(error: &SqlxError) -> bool {
     match error {
-        SqlxError::Io(_) | SqlxError::PoolTimedOut | SqlxError::PoolClosed | SqlxError::WorkerCrashed => true,
+        // The last one: what is no PostgreSQL, such as a proxy that has none behind it.
+        SqlxError::Io(_)
+        | SqlxError::PoolTimedOut
+        | SqlxError::PoolClosed
+        | SqlxError::WorkerCrashed
+        | SqlxError::Protocol(_) => true,
         SqlxError::Database(_) => match code_in_sqlx(error).unwrap_or_default() {
             // SQLite: busy, locked, input or output failed, full, no descriptor left to open the file with.
             (Some(number), _) => matches!(number, 5 | 6 | 10 | 13 | 14),

@@ -8,7 +8,10 @@
 
 use std::{
     io,
-    sync::Mutex,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
 
@@ -18,6 +21,8 @@ use sqlx::{
 };
 use tokio::time::timeout;
 use uuid::Uuid;
+
+use crate::telemetry::chain;
 
 /// For how long it is taken for granted that a pooler is what it was, when a connection is made.
 pub(super) const CHECK_AGE: Duration = Duration::from_secs(10);
@@ -40,11 +45,12 @@ pub(super) struct PoolerCheck {
     /// How long each step may take.
     limit: Duration,
     passed: Mutex<Option<Instant>>,
+    is_running: AtomicBool,
 }
 
 impl PoolerCheck {
     pub(super) fn new(options: PgConnectOptions, limit: Duration) -> Self {
-        Self { options, limit, passed: Mutex::default() }
+        Self { options, limit, passed: Mutex::default(), is_running: AtomicBool::new(false) }
     }
 
     /// Makes sure that the trial has been passed, no longer than `max_age` ago.
@@ -55,9 +61,42 @@ impl PoolerCheck {
         let passed = *self.passed.lock().expect("nothing panics with it");
         if passed.is_none_or(|at| at.elapsed() > max_age) {
             self.run().await?;
-            *self.passed.lock().expect("nothing panics with it") = Some(Instant::now());
+            self.note(Some(Instant::now()));
         }
         Ok(())
+    }
+
+    /// As [`ensure`](Self::ensure), but does not wait for the trial if it has been passed before: if it fails this time, the next
+    /// one who asks is told.
+    ///
+    /// # Errors
+    /// The same.
+    pub(super) async fn ensure_soon(self: &Arc<Self>, max_age: Duration) -> Result<(), sqlx::Error> {
+        let passed = *self.passed.lock().expect("nothing panics with it");
+        let Some(passed) = passed else { return self.ensure(max_age).await };
+        if passed.elapsed() > max_age && !self.is_running.swap(true, Relaxed) {
+            let this = Arc::clone(self);
+            tokio::spawn(async move {
+                if let Err(error) = this.run().await {
+                    tracing::warn!(cause = chain(&error), "the way to the database could not be tried");
+                    // Whoever asks next tries it again, and is told.
+                    this.note(None);
+                } else {
+                    this.note(Some(Instant::now()));
+                }
+                this.is_running.store(false, Relaxed);
+            });
+        }
+        Ok(())
+    }
+
+    fn note(&self, passed: Option<Instant>) {
+        *self.passed.lock().expect("nothing panics with it") = passed;
+    }
+
+    /// A connection by the same way.
+    pub(super) async fn connect(&self) -> Result<PgConnection, sqlx::Error> {
+        self.options.connect().await
     }
 
     /// Tries whether prepared statements keep to their connection.

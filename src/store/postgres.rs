@@ -31,6 +31,7 @@ use super::{
     pooler::{self, PoolerCheck},
     queue::{Queue, Roles},
     request::{Change, Create, Get, Kind, List, Listed, Outcome, Page, Remove, Request, cause, unavailable},
+    session::Sessions,
     statements::{self, Waits, outcome},
 };
 use crate::{
@@ -44,7 +45,8 @@ use crate::{
 const TRUSTED_IDLE: Duration = Duration::from_secs(5);
 /// How long such a trial may take.
 const TRIAL_TIMEOUT: Duration = Duration::from_secs(1);
-/// How long a set may take. Nothing in it waits for others, so this is for a database, or a network, that hangs.
+/// How long a set may take. Nothing in it waits for others, so this is for a database, or a network, that hangs. The session
+/// gives up a little earlier by itself.
 const SET_TIMEOUT: Duration = Duration::from_secs(5);
 /// After what time a connection is tried for again.
 const CONNECT_PAUSE: Duration = Duration::from_millis(50);
@@ -88,7 +90,7 @@ pub(super) fn lanes(connections: usize) -> Vec<Roles> {
 
 /// What all lanes share.
 pub(super) struct Postgres {
-    options: PgConnectOptions,
+    sessions: Sessions,
     check: Arc<PoolerCheck>,
     queue: Arc<Queue>,
     /// How long a request waits for its turn.
@@ -110,7 +112,9 @@ struct Link {
 enum Failed {
     /// The database has refused it: nothing of it has been done.
     RolledBack(Arc<SqlxError>),
-    /// There is no answer. It may have been done.
+    /// The connection was gone before it began, or was ended and the statement with it: nothing of it has been done.
+    NotDone(Cause),
+    /// There is no answer, or the statement took too long. It may have been done, or be tried again for as long.
     Lost(Cause),
     /// The answer is not one to this statement, which is a defect. It may have been done.
     Broken(Cause),
@@ -155,7 +159,7 @@ impl Postgres {
         queue: Arc<Queue>,
         patience: Duration,
     ) -> Self {
-        Self { options, check, queue, patience, outage: Mutex::default() }
+        Self { sessions: Sessions::new(options), check, queue, patience, outage: Mutex::default() }
     }
 
     /// Starts the lanes. They end when the queue is closed.
@@ -221,7 +225,7 @@ impl Postgres {
         while link.connection.is_none() {
             let connecting = async {
                 self.check.ensure(pooler::CHECK_AGE).await?;
-                self.options.connect().await
+                self.sessions.begin().await
             };
             let late = || Err(SqlxError::Io(std::io::ErrorKind::TimedOut.into()));
             match timeout(self.patience, connecting).await.unwrap_or_else(|_| late()) {
@@ -254,6 +258,9 @@ impl Postgres {
         let connection = link.connection.as_mut().expect("whoever runs a statement has connected");
         let failed = match timeout(limit, sqlx::query_with(text, arguments).fetch_all(connection)).await {
             Ok(Ok(rows)) => return Ok(rows),
+            // The session's own limit.
+            Ok(Err(error)) if code(&error) == CANCELLED => return Err(Failed::Lost(Arc::new(error))),
+            Ok(Err(error)) if is_undone_with_connection(&error) => Failed::NotDone(Arc::new(error)),
             Ok(Err(error)) if is_lost(&error) => Failed::Lost(Arc::new(error)),
             Ok(Err(error @ SqlxError::Database(_))) => return Err(Failed::RolledBack(Arc::new(error))),
             Ok(Err(error)) => Failed::Lost(Arc::new(error)),
@@ -279,7 +286,9 @@ impl Postgres {
                     Box::pin(self.read(link, kind, vec![request])).await;
                 }
             }
-            Err(Failed::Lost(cause)) => requests.into_iter().for_each(|request| request.fail(unavailable(&cause))),
+            Err(Failed::Lost(cause) | Failed::NotDone(cause)) => {
+                requests.into_iter().for_each(|request| request.fail(unavailable(&cause)));
+            }
             Err(Failed::Broken(cause)) => requests.into_iter().for_each(|request| request.fail(broken(&cause))),
         }
     }
@@ -298,7 +307,10 @@ impl Postgres {
                 Kind::Create | Kind::Change | Kind::Remove | Kind::Patient => Err(undecodable("it does not read")),
             };
             match outcome {
-                Err(Failed::Lost(_)) if !is_repeated => is_repeated = true,
+                // With the connection, and not because it took too long.
+                Err(Failed::Lost(_) | Failed::NotDone(_)) if !is_repeated && link.connection.is_none() => {
+                    is_repeated = true;
+                }
                 outcome => return outcome,
             }
         }
@@ -400,8 +412,10 @@ impl Postgres {
                     Box::pin(self.write(link, vec![request])).await;
                 }
             }
-            // Nobody knows whether it was done.
-            Err(Failed::Lost(cause)) => requests.into_iter().for_each(|request| request.fail(unavailable(&cause))),
+            // Nobody knows whether it was done; or it was tried twice.
+            Err(Failed::Lost(cause) | Failed::NotDone(cause)) => {
+                requests.into_iter().for_each(|request| request.fail(unavailable(&cause)));
+            }
             Err(Failed::Broken(cause)) => requests.into_iter().for_each(|request| request.fail(broken(&cause))),
         }
     }
@@ -424,7 +438,7 @@ impl Postgres {
                     code if is_lost_race(code) => return request.fail(Fault::Unavailable(cause)),
                     _ => return request.fail(Fault::from(cause)),
                 },
-                Err(Failed::Lost(cause)) => return request.fail(unavailable(&cause)),
+                Err(Failed::Lost(cause) | Failed::NotDone(cause)) => return request.fail(unavailable(&cause)),
                 Err(Failed::Broken(cause)) => return request.fail(broken(&cause)),
             }
         }
@@ -442,7 +456,15 @@ impl Postgres {
         });
     }
 
+    /// Serves requests that write, and repeats them on another connection if one is lost and nothing can have been done.
     async fn write_set(&self, link: &mut Link, requests: &[Request], waits: Waits) -> Result<Vec<Verdict>, Failed> {
+        match self.try_write_set(link, requests, waits).await {
+            Err(Failed::NotDone(_)) => self.try_write_set(link, requests, waits).await,
+            outcome => outcome,
+        }
+    }
+
+    async fn try_write_set(&self, link: &mut Link, requests: &[Request], waits: Waits) -> Result<Vec<Verdict>, Failed> {
         let is_trusted = link.used.is_some_and(|used| used.elapsed() < TRUSTED_IDLE);
         if let Some(connection) = link.connection.as_mut().filter(|_| !is_trusted)
             && !matches!(timeout(TRIAL_TIMEOUT, connection.ping()).await, Ok(Ok(())))
@@ -685,6 +707,20 @@ fn arguments(add: impl FnOnce(&mut PgArguments) -> Result<(), sqlx::error::BoxDy
     let mut arguments = PgArguments::default();
     add(&mut arguments).expect("arrays of plain values can be written");
     arguments
+}
+
+/// The statement was given up.
+const CANCELLED: &str = "57014";
+
+/// Whether the connection has ended, and what was asked on it has not been done.
+fn is_undone_with_connection(error: &SqlxError) -> bool {
+    match error {
+        // What a statement is sent in ends with what makes it take effect, and that has not been sent.
+        SqlxError::Io(error) => error.kind() == std::io::ErrorKind::BrokenPipe,
+        // An operator has ended the session, or it was idle for too long. Whatever was under way in it is rolled back: once a
+        // transaction is committed PostgreSQL says so before it looks whether it has to end.
+        _ => ["57P01", "57P05"].contains(&code(error)),
+    }
 }
 
 fn code(error: &SqlxError) -> &str {

@@ -172,6 +172,11 @@ impl Queue {
         Some(Taken { queue: Arc::clone(self), kind, requests, writers })
     }
 
+    /// Whether nobody serves any more.
+    pub(super) fn is_closed(&self) -> bool {
+        self.state().is_closed
+    }
+
     /// How many lanes it is for.
     pub(super) fn lanes(&self) -> usize {
         self.lanes.len()

@@ -24,16 +24,17 @@ pub fn tables(backend: DbBackend) -> Vec<String> {
 
 /// The statements that belong to no owner. None gives out what a user wrote.
 pub(super) mod unowned {
-    use chrono::{DateTime, Utc};
+    use chrono::{DateTime, TimeDelta, Utc};
     use sea_orm::{
-        DeleteMany, EntityTrait, ExprTrait, QueryFilter, QueryOrder, QuerySelect, QueryTrait, Select,
-        sea_query::{Expr, LockBehavior, LockType},
+        DbBackend, DeleteMany, EntityTrait, ExprTrait, QueryFilter, QueryOrder, QuerySelect, QueryTrait, Select,
+        sea_query::Expr,
     };
 
     use super::{
-        idempotency_keys::{self, COLUMN as KEY, Column as KeyColumn},
+        idempotency_keys::{self, Column as KeyColumn},
         tasks,
     };
+    use crate::clock::Clock;
 
     /// Asks every table for nothing: readiness is about the database, not about anybody's rows.
     pub(in crate::store) fn probe() -> Select<tasks::Entity> {
@@ -41,16 +42,25 @@ pub(super) mod unowned {
         tasks::Entity::find().filter(Expr::val(false)).filter(Expr::exists(keys))
     }
 
-    /// Deletes up to `count` of the keys made before `limit`, whosever they are: they expire alike.
-    pub(in crate::store) fn delete_old_keys(limit: DateTime<Utc>, count: u64) -> DeleteMany<idempotency_keys::Entity> {
+    /// Deletes up to `count` of the keys that are older than `age`, whosever they are: they expire alike. The database's clock
+    /// decides, which has also said when they were made; a SQLite database has this machine's.
+    pub(in crate::store) fn delete_old_keys(
+        backend: DbBackend,
+        age: TimeDelta,
+        count: u64,
+    ) -> DeleteMany<idempotency_keys::Entity> {
+        let limit = match backend {
+            DbBackend::Postgres => Expr::cust(format!("now() - interval '{} seconds'", age.num_seconds())),
+            _ => Expr::val(DateTime::<Utc>::from(Clock.now()) - age),
+        };
         let old = idempotency_keys::Entity::find()
             .select_only()
             .columns([KeyColumn::UserId, KeyColumn::Key])
-            .filter(KEY.created_at.lt(limit))
+            .filter(Expr::col(KeyColumn::CreatedAt).lt(limit))
             .order_by_asc(KeyColumn::CreatedAt)
+            // Without locks: engines that spread rows over machines have none for this. Who deletes the same waits, and finds
+            // nothing left.
             .limit(count)
-            // Another server is deleting those.
-            .lock_with_behavior(LockType::Update, LockBehavior::SkipLocked)
             .into_query();
         let key = Expr::tuple([Expr::col(KeyColumn::UserId), Expr::col(KeyColumn::Key)]);
         idempotency_keys::Entity::delete_many().filter(key.in_subquery(old))

@@ -4,15 +4,16 @@
 //! does not fail the others, and one wait for the disk serves them all.
 
 use std::{
+    fs,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
+    sync::{Arc, PoisonError, RwLock},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use chrono::{DateTime, Utc};
 use rusqlite::{Connection, Error, ErrorCode, OpenFlags, OptionalExtension, Row, params};
-use tokio::{runtime::Handle, sync::oneshot, task::JoinSet};
+use tokio::{runtime::Handle, sync::oneshot, task::JoinSet, time::timeout};
 use uuid::Uuid;
 
 use super::{
@@ -33,8 +34,13 @@ use crate::{
 
 /// The most requests that are written with one commit.
 const MAX_COMMIT: usize = 256;
-/// The size that the write-ahead log is cut down to when it has been written back, in bytes.
-const MAX_IDLE_LOG_BYTES: u32 = 16 * 1024 * 1024;
+/// The size from which on the write-ahead log is written back as a whole, which readers would else never allow, and that it is
+/// cut down to, in bytes.
+const MAX_LOG_BYTES: u32 = 16 * 1024 * 1024;
+/// How long before that is tried again, if another process reads the database.
+const LOG_PAUSE: Duration = Duration::from_secs(1);
+/// How long it waits for such a reader, in milliseconds; meanwhile nobody else here is served.
+const LOG_PATIENCE_MS: u32 = 50;
 
 /// What the threads serve: the first one writes.
 pub(super) fn lanes(readers: usize) -> Vec<Roles> {
@@ -48,6 +54,8 @@ pub(super) struct Sqlite {
     pub(super) queue: Arc<Queue>,
     /// How long a request waits for its turn, and a statement for another process's lock.
     pub(super) patience: Duration,
+    /// Held by each reader while it reads. Whoever has it alone can begin the write-ahead log anew.
+    log: RwLock<()>,
 }
 
 /// Why a request failed.
@@ -65,6 +73,10 @@ impl From<Error> for Failed {
 }
 
 impl Sqlite {
+    pub(super) fn new(file: Arc<DatabaseFile>, queue: Arc<Queue>, patience: Duration) -> Self {
+        Self { file, queue, patience, log: RwLock::new(()) }
+    }
+
     /// Starts the threads, each with a task that ends with it. They end when the queue is closed.
     pub(super) fn start(self, tasks: &mut JoinSet<()>) {
         let this = Arc::new(self);
@@ -84,8 +96,18 @@ impl Sqlite {
     }
 
     fn serve(&self, lane: usize, runtime: &Handle) {
-        let mut connection = None;
-        while let Some(mut taken) = runtime.block_on(self.queue.take(lane)) {
+        let (mut connection, mut log_failed) = (None, None);
+        loop {
+            let taken = if log_failed.is_some() {
+                let Ok(taken) = runtime.block_on(async { timeout(LOG_PAUSE, self.queue.take(lane)).await }) else {
+                    self.shorten_log(&mut connection, &mut log_failed);
+                    continue;
+                };
+                taken
+            } else {
+                runtime.block_on(self.queue.take(lane))
+            };
+            let Some(mut taken) = taken else { return };
             let mut sets = vec![std::mem::take(&mut taken.requests)];
             let mut all = vec![taken];
             while lane == 0
@@ -101,8 +123,14 @@ impl Sqlite {
                 late.fail(Fault::Unavailable(cause("the database is too busy")));
             }
             match self.connected(&mut connection, lane == 0) {
-                Ok(open) if lane == 0 => self.write(open, requests),
-                Ok(open) => read(open, requests),
+                Ok(open) if lane == 0 => {
+                    self.write(open, requests);
+                    self.shorten_log(&mut connection, &mut log_failed);
+                }
+                Ok(open) => {
+                    let _reads = self.log.read().unwrap_or_else(PoisonError::into_inner);
+                    read(open, requests);
+                }
                 Err(error) => fail(requests, error),
             }
             // After an error it may be in any state; a new one is in none.
@@ -111,6 +139,24 @@ impl Sqlite {
             }
             drop::<Vec<Taken>>(all);
         }
+    }
+
+    /// Writes the write-ahead log back and begins it anew, if it has grown. As long as somebody reads, SQLite only appends to it,
+    /// and somebody always reads; so the readers here are asked to wait a moment. `failed` is when it last did not succeed:
+    /// another process may read, too.
+    fn shorten_log(&self, connection: &mut Option<Connection>, failed: &mut Option<Instant>) {
+        let mut log = self.file.path().as_os_str().to_owned();
+        log.push("-wal");
+        let has_grown = fs::metadata(log).is_ok_and(|log| log.len() > MAX_LOG_BYTES.into());
+        if !has_grown || failed.is_some_and(|at| at.elapsed() < LOG_PAUSE) {
+            return;
+        }
+        let Some(open) = connection.as_mut().filter(|open| open.is_autocommit()) else { return };
+        let _alone = self.log.write().unwrap_or_else(PoisonError::into_inner);
+        let _ = open.busy_timeout(Duration::from_millis(LOG_PATIENCE_MS.into()));
+        let is_busy = open.query_row("pragma wal_checkpoint(truncate)", [], |row| row.get::<_, bool>(0));
+        let _ = open.busy_timeout(self.patience);
+        *failed = (!matches!(is_busy, Ok(false))).then(Instant::now);
     }
 
     fn connected<'c>(&self, connection: &'c mut Option<Connection>, writes: bool) -> Result<&'c mut Connection, Error> {
@@ -124,7 +170,7 @@ impl Sqlite {
                 // A reply is a promise: what it says is on the disk.
                 open.pragma_update(None, "journal_mode", "wal")?;
                 open.pragma_update(None, "synchronous", "full")?;
-                open.pragma_update(None, "journal_size_limit", MAX_IDLE_LOG_BYTES)?;
+                open.pragma_update(None, "journal_size_limit", MAX_LOG_BYTES)?;
             }
             open.pragma_update(None, "query_only", !writes)?;
             *connection = Some(open);
@@ -249,7 +295,7 @@ fn change_task(on: &Connection, owner: &Owner, change: &Alteration) -> Result<Ou
     if change.always || completed != task.completed {
         let revision = bump(on, owner)?.ok_or_else(|| Failed::Refused(Fault::defect("a task has no owner")))?;
         if completed != task.completed {
-            task.completed_at = completed.then_some(change.at);
+            task.completed_at = completed.then_some(change.at.max(task.created_at));
             task.completed = completed;
         }
         if let Some(title) = &change.title {
@@ -260,7 +306,8 @@ fn change_task(on: &Connection, owner: &Owner, change: &Alteration) -> Result<Ou
         }
         // It never goes back, though the change may have been asked for before the last one was made.
         task.updated_at = task.updated_at.max(change.at);
-        task.version += 1;
+        let next = task.version.checked_add(1);
+        task.version = next.ok_or_else(|| Failed::Refused(Fault::defect("the task has its last version")))?;
         let sql = "update tasks set title = ?3, description = ?4, completed_at = ?5, created_at = ?6, updated_at = ?7, \
                    version = ?8, revision = ?9 where user_id = ?1 and id = ?2";
         write_task(on, sql, owner, &task, revision)?;
@@ -437,7 +484,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = DatabaseFile::open(&folder.path().join("deep/er/tasks.db"), false).unwrap();
         let queue = Queue::new(lanes(1), false);
-        let sqlite = Sqlite { file: Arc::new(file), queue, patience: Duration::from_millis(1234) };
+        let sqlite = Sqlite::new(Arc::new(file), queue, Duration::from_millis(1234));
         for (writes, query_only) in [(true, "0"), (false, "1")] {
             let mut connection = None;
             let connection = sqlite.connected(&mut connection, writes).unwrap();

@@ -250,9 +250,10 @@ pub(super) fn change(waits: Waits, has_keys: bool) -> String {
              title = coalesce(m.new_title, t.title), \
              description = case when m.describes then m.new_description else t.description end, \
              completed_at = case m.completion when 0 then t.completed_at \
-                                              when 1 then coalesce(t.completed_at, m.at) \
+                                              when 1 then coalesce(t.completed_at, greatest(m.at, t.created_at)) \
                                               when 2 then null \
-                                              else case when t.completed_at is null then m.at end end, \
+                                              else case when t.completed_at is null \
+                                                        then greatest(m.at, t.created_at) end end, \
              updated_at = case when m.changes then greatest(t.updated_at, m.at) else t.updated_at end, \
              version = t.version + m.changes::int, \
              revision = case when m.changes then b.revision + m.behind else t.revision end \

@@ -229,3 +229,36 @@ async fn user_ids_are_compared_byte_by_byte() {
         );
     }
 }
+
+#[tokio::test]
+async fn no_time_of_a_task_goes_back_though_a_clock_does() {
+    let app = app().await;
+    let ann = app.new_user();
+    let task = ann.create("t").await;
+    // Made by a server whose clock is ahead.
+    let future = "2099-01-01T00:00:00.000000Z";
+    app.database.execute(&format!("update tasks set created_at = '{future}', updated_at = '{future}'")).await;
+    for completed in [true, false, true] {
+        let reply = ann.complete(id(&task), json!({"completed": completed})).await;
+        let changed = reply.is(200).json();
+        let expected = if completed { json!(future) } else { Value::Null };
+        assert_eq!((&changed["completed_at"], &changed["updated_at"]), (&expected, &json!(future)), "{completed}");
+    }
+    let flipped = ann.toggle(id(&task)).await.is(200).json();
+    let flipped_back = ann.toggle(id(&task)).await.is(200).json();
+    assert_eq!((&flipped["updated_at"], &flipped_back["completed_at"]), (&json!(future), &json!(future)));
+}
+
+#[tokio::test]
+async fn a_task_at_its_last_version_can_be_read_and_deleted_and_no_more() {
+    let app = app().await;
+    let ann = app.new_user();
+    let task = ann.create("t").await;
+    app.database.execute("update tasks set version = 2147483647").await;
+    let before = ann.get(id(&task)).await.is(200).json();
+    ann.toggle(id(&task)).await.is_problem(500, "internal");
+    ann.put(id(&task), json!({"title": "u"})).await.is_problem(500, "internal");
+    assert_eq!(ann.get(id(&task)).await.is(200).json(), before);
+    assert_eq!(ann.list("").await.is(200).json(), json!([before]));
+    ann.delete(id(&task)).await.is(204);
+}

@@ -72,6 +72,7 @@ impl Operation {
 pub fn assert_conforms(method: &Method, path: &str, status: StatusCode, headers: &HeaderMap, body: &[u8]) {
     let what = format!("{method} {path} was answered {status}:\n{}\n", String::from_utf8_lossy(body));
     assert!(headers.contains_key("x-request-id"), "{what}without an X-Request-Id");
+    assert_eq!(headers["x-content-type-options"], "nosniff", "{what}");
     let (path, is_head) = (path.split('?').next().unwrap(), method == Method::HEAD);
     let path = path.strip_suffix('/').filter(|path| !path.is_empty()).unwrap_or(path);
     let method = if is_head { &Method::GET } else { method };

@@ -1,0 +1,267 @@
+//! What a PostgreSQL can do to a server: end its sessions, lock a table, be no PostgreSQL, be of another kind than expected.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod support;
+
+use std::{
+    io::Write,
+    net::TcpListener,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
+
+use hyper::{Method, StatusCode};
+use serde_json::json;
+use sqlx::{Connection, PgConnection};
+use support::{
+    SECRET, at_once,
+    postgres::{execute, private},
+    process::{Server, complaint, signal},
+};
+use tempfile::{TempDir, tempdir};
+use tokio::time::sleep;
+
+/// Ends every session of the server's.
+const TERMINATE: &str = "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'taskpact'";
+
+fn serve(here: &TempDir, url: &str, settings: &[(&str, &str)]) -> Server {
+    Server::start(here.path(), &[&[("BETTER_AUTH_SECRET", SECRET), ("DATABASE_URL", url)], settings].concat())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sessions_that_are_ended_cost_nobody_an_error() {
+    let here = tempdir().unwrap();
+    let Some(database) = private(|_| {}, &[]) else { return };
+    let url = database.url("postgres");
+    let server = serve(&here, &url, &[]);
+    let ann = server.user("ann");
+    ann.create("t").await;
+
+    // Idle ones: each lane finds its own gone.
+    for _ in 0..3 {
+        at_once(30, |_| {
+            let ann = ann.clone();
+            async move { ann.list("").await.is(200).status }
+        })
+        .await;
+        execute(&url, TERMINATE).await;
+        let replies = at_once(30, |n| {
+            let ann = ann.clone();
+            async move { if n % 2 == 0 { ann.list("").await } else { ann.post(json!({"title": "t"})).await } }
+        });
+        for reply in replies.await {
+            assert!(reply.status.is_success(), "{}", server.complained());
+        }
+    }
+
+    // Busy ones.
+    let (stop, served) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let mut clients = Vec::new();
+    for n in 0..20 {
+        let (user, stop, served) = (server.user(&format!("user-{n}")), Arc::clone(&stop), Arc::clone(&served));
+        clients.push(tokio::spawn(async move {
+            let mut made = 0;
+            let mut failed = Vec::new();
+            while !stop.load(Relaxed) {
+                let reply = user.post(json!({"title": "t"})).await;
+                made += usize::from(reply.status == StatusCode::CREATED);
+                let list = user.list("?limit=1").await;
+                failed.extend([reply, list].into_iter().filter(|reply| !reply.status.is_success()));
+                served.fetch_add(2, Relaxed);
+            }
+            let mut kept = 0;
+            let mut query = "?limit=1000".to_owned();
+            loop {
+                let page = user.list(&query).await;
+                kept += page.is(200).json().as_array().unwrap().len();
+                let Some(next) = page.header("next-cursor") else { break };
+                query = format!("?limit=1000&cursor={next}");
+            }
+            (made, kept, failed)
+        }));
+    }
+    for _ in 0..15 {
+        sleep(Duration::from_millis(200)).await;
+        execute(&url, TERMINATE).await;
+    }
+    stop.store(true, Relaxed);
+    let mut all_failed = Vec::new();
+    for client in clients {
+        let (made, kept, failed) = client.await.unwrap();
+        assert_eq!(made, kept, "what was answered 201 is there, once");
+        all_failed.extend(failed);
+    }
+    // Whoever meets two in a row is told so.
+    let served = served.load(Relaxed);
+    assert!(all_failed.len() * 200 <= served, "{} of {served}: {:#?}", all_failed.len(), all_failed.first());
+    assert!(all_failed.iter().all(|reply| reply.status == 503));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_given_up_is_taken_back_and_readiness_answers_within_a_second() {
+    let here = tempdir().unwrap();
+    let Some(database) = private(|_| {}, &[]) else { return };
+    let url = database.url("postgres");
+    let server = serve(&here, &url, &[]);
+    let ann = server.user("ann");
+    ann.create("t").await;
+    let ready = || ann.call(Method::GET, "/health/ready").send();
+
+    let mut operator = PgConnection::connect(&url).await.unwrap();
+    sqlx::raw_sql("begin; lock table tasks in access exclusive mode").execute(&mut operator).await.unwrap();
+    let started = Instant::now();
+    let count = "select count(*), count(*) filter (where state = 'active') from pg_stat_activity \
+                 where application_name = 'taskpact'";
+    let mut most = 0;
+    while started.elapsed() < Duration::from_secs(9) {
+        let asked = Instant::now();
+        let (reply, _) = tokio::join!(
+            ready(),
+            at_once(10, |n| {
+                let ann = ann.clone();
+                async move {
+                    let call = if n % 2 == 0 {
+                        ann.call(Method::GET, ann.tasks())
+                    } else {
+                        ann.call(Method::POST, ann.tasks()).json(json!({"title": "t"}))
+                    };
+                    call.send_within(Duration::from_millis(300)).await;
+                }
+            })
+        );
+        reply.is_problem(503, "unavailable");
+        assert!(asked.elapsed() < Duration::from_millis(1800), "{:?}", asked.elapsed());
+        let (sessions, _): (i64, i64) = sqlx::query_as(count).fetch_one(&mut operator).await.unwrap();
+        most = most.max(sessions);
+    }
+    // Six for requests, one for upkeep; one for readiness, and those of it that have been given up.
+    assert!(most <= 16, "{most} sessions");
+    sqlx::raw_sql("rollback").execute(&mut operator).await.unwrap();
+    let started = Instant::now();
+    while ready().await.status != 200 {
+        assert!(started.elapsed() < Duration::from_secs(3), "{}", server.complained());
+    }
+    ann.list("").await.is(200);
+    sleep(Duration::from_millis(200)).await;
+    let (_, busy): (i64, i64) = sqlx::query_as(count).fetch_one(&mut operator).await.unwrap();
+    assert_eq!(busy, 0, "nothing goes on");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_is_frozen_holds_up_nobody() {
+    let here = tempdir().unwrap();
+    let Some(database) = private(|_| {}, &[]) else { return };
+    let url = database.url("postgres");
+    let (frozen, other) = (serve(&here, &url, &[]), serve(&here, &url, &[]));
+    let (ann, bob) = (other.user("ann"), other.user("bob"));
+    let task = ann.create("t").await;
+    let id = task["id"].as_str().unwrap();
+    let toggle =
+        format!("PATCH {}/complete HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {}\r\n\r\n", ann.task(id), ann.token);
+
+    for _ in 0..20 {
+        // In the midst of its work on this very task.
+        let mut streams: Vec<_> = (0..8).map(|_| std::net::TcpStream::connect(frozen.address).unwrap()).collect();
+        for stream in &mut streams {
+            stream.write_all(toggle.as_bytes()).unwrap();
+        }
+        signal("STOP", frozen.id());
+        let started = Instant::now();
+        let replies = at_once(10, |_| {
+            let (ann, id) = (ann.clone(), id.to_owned());
+            async move { ann.put(&id, json!({"title": "u"})).await }
+        });
+        for reply in replies.await {
+            reply.is(200);
+        }
+        bob.list("").await.is(200);
+        ann.call(Method::GET, "/health/ready").send().await.is(200);
+        assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
+        signal("CONT", frozen.id());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_postgresql_is_waited_for() {
+    let here = tempdir().unwrap();
+    let Some(database) = private(|_| {}, &[]) else { return };
+    // As a proxy does that has nobody behind it.
+    let proxy = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = proxy.local_addr().unwrap().port();
+    let url = format!("postgres://taskpact@127.0.0.1:{port}/postgres");
+    let has_backend = Arc::new(AtomicBool::new(false));
+    let (is_behind, real) = (Arc::clone(&has_backend), database.port);
+    std::thread::spawn(move || {
+        for near in proxy.incoming() {
+            let mut near = near.unwrap();
+            if !is_behind.load(Relaxed) {
+                let _ = near.shutdown(std::net::Shutdown::Both);
+                continue;
+            }
+            let mut far = std::net::TcpStream::connect(("127.0.0.1", real)).unwrap();
+            let (mut from_near, mut to_far) = (near.try_clone().unwrap(), far.try_clone().unwrap());
+            std::thread::spawn(move || {
+                let _ = std::io::copy(&mut from_near, &mut to_far);
+                let _ = to_far.shutdown(std::net::Shutdown::Both);
+            });
+            std::thread::spawn(move || {
+                let _ = std::io::copy(&mut far, &mut near);
+                let _ = near.shutdown(std::net::Shutdown::Both);
+            });
+        }
+    });
+    let environment = [("BETTER_AUTH_SECRET", SECRET), ("DATABASE_URL", &url)];
+    let mut server = Server::launch(here.path(), &environment);
+    server.wait_for("trying again");
+    has_backend.store(true, Relaxed);
+    server.wait_until_it_listens();
+    let ann = server.user("ann");
+    ann.create("t").await;
+
+    has_backend.store(false, Relaxed);
+    execute(&database.url("postgres"), TERMINATE).await;
+    for _ in 0..3 {
+        ann.list("").await.is_problem(503, "unavailable");
+        ann.post(json!({"title": "t"})).await.is_problem(503, "unavailable");
+    }
+    has_backend.store(true, Relaxed);
+    let started = Instant::now();
+    while ann.list("").await.status != 200 {
+        assert!(started.elapsed() < Duration::from_secs(5), "{}", server.complained());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_isolates_more_by_default_behaves_the_same() {
+    let here = tempdir().unwrap();
+    let Some(database) = private(|_| {}, &["-c", "default_transaction_isolation=serializable"]) else { return };
+    let server = serve(&here, &database.url("postgres"), &[]);
+    let ann = server.user("ann");
+    let task = ann.create("t").await;
+    let id = task["id"].as_str().unwrap().to_owned();
+    let replies = at_once(60, |n| {
+        let (ann, id) = (ann.clone(), id.clone());
+        async move {
+            let toggle = ann.call(Method::PATCH, ann.task(&id) + "/complete").key(&format!("key-{}", n % 30));
+            toggle.send().await.status
+        }
+    });
+    for status in replies.await {
+        assert_eq!(status, 200, "{}", server.complained());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_can_not_hold_every_title_is_refused() {
+    let here = tempdir().unwrap();
+    let Some(database) = private(|_| {}, &[]) else { return };
+    let make = "create database ascii encoding 'SQL_ASCII' lc_collate 'C' lc_ctype 'C' template template0";
+    execute(&database.url("postgres"), make).await;
+    let environment = [("BETTER_AUTH_SECRET", SECRET), ("DATABASE_URL", &database.url("ascii"))];
+    let said = complaint(here.path(), &[], &environment, 1);
+    assert!(said.contains("its encoding is SQL_ASCII") && said.contains("encoding 'UTF8'"), "{said}");
+}
