@@ -87,7 +87,7 @@ impl Edge {
 
     /// Answers what hyper has read, whatever happens, and leaves the connection usable or says that it ends.
     pub(super) async fn serve(&self, request: hyper::Request<Incoming>, peer: &Arc<Peer>) -> Response {
-        Peers::last_answer_is_taken(peer).await;
+        // hyper has asked for the answer only now that the last one has been taken.
         peer.enter(Phase::Serving);
         let (parts, body) = request.into_parts();
         let waits =

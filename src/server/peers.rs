@@ -5,7 +5,8 @@
 //! the server waiting longest, those first who owe it something. Only what is being served keeps its place. For liveness there
 //! are a few places more.
 //!
-//! Answers that nobody takes are bounded, too: one at a time on a connection, and by their bytes for each user and in all.
+//! Answers that nobody takes are bounded, too: one at a time on a connection, which is hyper's way, and by their bytes for each
+//! user and in all.
 
 use std::{
     collections::HashMap,
@@ -95,7 +96,6 @@ pub(super) struct Peer {
     told: Notify,
     /// The bytes of the answer that it is taking.
     answer: AtomicUsize,
-    taken: Notify,
 }
 
 impl Peer {
@@ -224,7 +224,6 @@ impl Peers {
             order: AtomicU8::new(Order::None as u8),
             told: Notify::new(),
             answer: AtomicUsize::new(0),
-            taken: Notify::new(),
         });
         peer.enter(Phase::Fresh);
         state.regular += usize::from(!is_spare);
@@ -269,7 +268,7 @@ impl Peers {
             *state.untaken_by.entry(user).or_default() += bytes;
             state.held.insert(peer.number, (user, bytes));
         }
-        peer.answer.store(bytes.max(1), Relaxed);
+        peer.answer.store(bytes, Relaxed);
         peer.enter(Phase::Answer);
         true
     }
@@ -283,14 +282,6 @@ impl Peers {
             self.state().release(peer);
         }
         peer.enter(Phase::Idle);
-        peer.taken.notify_one();
-    }
-
-    /// Waits until the peer has taken its last answer: what it has asked meanwhile is not served before that.
-    pub(super) async fn last_answer_is_taken(peer: &Peer) {
-        while peer.answer.load(Relaxed) > 0 {
-            peer.taken.notified().await;
-        }
     }
 
     /// From now on every answer ends its connection.

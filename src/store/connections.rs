@@ -15,6 +15,7 @@ use super::{
     file::DatabaseFile,
     pooler::{self, PoolerCheck},
     postgres,
+    session::Sessions,
 };
 use crate::config;
 
@@ -28,6 +29,8 @@ pub(super) struct Upkeep {
     pub(super) write: DatabaseConnection,
     /// A SQLite file has no pooler in front of it.
     pub(super) pooler: Option<Arc<PoolerCheck>>,
+    /// Nor has it sessions.
+    pub(super) sessions: Option<Arc<Sessions>>,
     /// The file of a SQLite database.
     pub(super) file: Option<Arc<DatabaseFile>>,
 }
@@ -48,6 +51,7 @@ pub(super) fn open(settings: &config::Database) -> Result<Upkeep, DbErr> {
 
 fn postgresql(settings: &config::Database) -> Result<Upkeep, DbErr> {
     let options = postgres::options(settings).map_err(unusable)?;
+    let sessions = Some(Arc::new(Sessions::new(options.clone())));
     let timeout = Duration::from_millis(settings.acquire_timeout_ms.get());
     let check = Arc::new(PoolerCheck::new(options.clone(), timeout));
     let of_pool = Arc::clone(&check);
@@ -61,7 +65,7 @@ fn postgresql(settings: &config::Database) -> Result<Upkeep, DbErr> {
         })
         .connect_lazy_with(options);
     let connections = DatabaseConnection::from(pool);
-    Ok(Upkeep { read: connections.clone(), write: connections, pooler: Some(check), file: None })
+    Ok(Upkeep { read: connections.clone(), write: connections, pooler: Some(check), sessions, file: None })
 }
 
 fn sqlite(settings: &config::Database) -> Result<Upkeep, DbErr> {
@@ -92,7 +96,7 @@ fn sqlite(settings: &config::Database) -> Result<Upkeep, DbErr> {
     };
     let write = pool().connect_lazy_with(options.clone());
     let read = pool().connect_lazy_with(options);
-    Ok(Upkeep { read: read.into(), write: write.into(), pooler: None, file: Some(Arc::new(file)) })
+    Ok(Upkeep { read: read.into(), write: write.into(), pooler: None, sessions: None, file: Some(Arc::new(file)) })
 }
 
 pub(super) fn unusable(error: SqlxError) -> DbErr {

@@ -106,19 +106,18 @@ impl Store {
         let connections = settings.max_connections.get();
         let single_owner = settings.sets == config::Sets::Owner;
         let mut tasks = JoinSet::new();
-        let queue = match (&upkeep.pooler, &upkeep.file) {
-            (Some(check), _) => {
+        let queue = match (&upkeep.pooler, &upkeep.sessions, &upkeep.file) {
+            (Some(check), Some(sessions), _) => {
                 let queue = Queue::new(postgres::lanes(connections), single_owner);
-                let options = postgres::options(settings).map_err(connections::unusable)?;
-                Postgres::new(options, Arc::clone(check), Arc::clone(&queue), patience).start(&mut tasks);
+                Postgres::new(Arc::clone(sessions), Arc::clone(check), Arc::clone(&queue), patience).start(&mut tasks);
                 queue
             }
-            (None, Some(file)) => {
+            (_, _, Some(file)) => {
                 let queue = Queue::new(sqlite::lanes(connections), single_owner);
                 Sqlite::new(Arc::clone(file), Arc::clone(&queue), patience).start(&mut tasks);
                 queue
             }
-            (None, None) => return Err(DbErr::Custom("there is no database".to_owned())),
+            _ => return Err(DbErr::Custom("there is no database".to_owned())),
         };
         Ok(Self {
             lanes: Arc::new(Lanes { queue, tasks: Mutex::new(tasks) }),

@@ -94,11 +94,6 @@ impl PoolerCheck {
         *self.passed.lock().expect("nothing panics with it") = passed;
     }
 
-    /// A connection by the same way.
-    pub(super) async fn connect(&self) -> Result<PgConnection, sqlx::Error> {
-        self.options.connect().await
-    }
-
     /// Tries whether prepared statements keep to their connection.
     async fn run(&self) -> Result<(), sqlx::Error> {
         let mut one = Session::open(&self.options, self.limit).await?;

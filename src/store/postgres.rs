@@ -90,7 +90,7 @@ pub(super) fn lanes(connections: usize) -> Vec<Roles> {
 
 /// What all lanes share.
 pub(super) struct Postgres {
-    sessions: Sessions,
+    sessions: Arc<Sessions>,
     check: Arc<PoolerCheck>,
     queue: Arc<Queue>,
     /// How long a request waits for its turn.
@@ -153,13 +153,8 @@ static TEXTS: LazyLock<Texts> = LazyLock::new(|| {
 });
 
 impl Postgres {
-    pub(super) fn new(
-        options: PgConnectOptions,
-        check: Arc<PoolerCheck>,
-        queue: Arc<Queue>,
-        patience: Duration,
-    ) -> Self {
-        Self { sessions: Sessions::new(options), check, queue, patience, outage: Mutex::default() }
+    pub(super) fn new(sessions: Arc<Sessions>, check: Arc<PoolerCheck>, queue: Arc<Queue>, patience: Duration) -> Self {
+        Self { sessions, check, queue, patience, outage: Mutex::default() }
     }
 
     /// Starts the lanes. They end when the queue is closed.
@@ -286,10 +281,8 @@ impl Postgres {
                     Box::pin(self.read(link, kind, vec![request])).await;
                 }
             }
-            Err(Failed::Lost(cause) | Failed::NotDone(cause)) => {
-                requests.into_iter().for_each(|request| request.fail(unavailable(&cause)));
-            }
-            Err(Failed::Broken(cause)) => requests.into_iter().for_each(|request| request.fail(broken(&cause))),
+            Err(Failed::Lost(cause) | Failed::NotDone(cause)) => fail_all(requests, || unavailable(&cause)),
+            Err(Failed::Broken(cause)) => fail_all(requests, || broken(&cause)),
         }
     }
 
@@ -311,6 +304,8 @@ impl Postgres {
                 Err(Failed::Lost(_) | Failed::NotDone(_)) if !is_repeated && link.connection.is_none() => {
                     is_repeated = true;
                 }
+                // Against a migration, whose locks meet those of readers.
+                Err(Failed::RolledBack(cause)) if !is_repeated && is_lost_race(code(&cause)) => is_repeated = true,
                 outcome => return outcome,
             }
         }
@@ -413,10 +408,8 @@ impl Postgres {
                 }
             }
             // Nobody knows whether it was done; or it was tried twice.
-            Err(Failed::Lost(cause) | Failed::NotDone(cause)) => {
-                requests.into_iter().for_each(|request| request.fail(unavailable(&cause)));
-            }
-            Err(Failed::Broken(cause)) => requests.into_iter().for_each(|request| request.fail(broken(&cause))),
+            Err(Failed::Lost(cause) | Failed::NotDone(cause)) => fail_all(requests, || unavailable(&cause)),
+            Err(Failed::Broken(cause)) => fail_all(requests, || broken(&cause)),
         }
     }
 
@@ -667,6 +660,12 @@ fn column_of<'r, T: sqlx::Decode<'r, sqlx::Postgres> + sqlx::Type<sqlx::Postgres
 
 fn broken(cause: &Cause) -> Fault {
     Fault::Database(Cause::clone(cause))
+}
+
+fn fail_all(requests: Vec<Request>, fault: impl Fn() -> Fault) {
+    for request in requests {
+        request.fail(fault());
+    }
 }
 
 fn undecodable(what: &'static str) -> Failed {

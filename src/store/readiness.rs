@@ -10,6 +10,7 @@ use super::{
     Store, code, connections, is_read_only,
     pooler::{self, PoolerCheck},
     rows::unowned,
+    session::Sessions,
 };
 use crate::problem::Fault;
 
@@ -38,24 +39,24 @@ impl Store {
             return Err(super::closed());
         }
         let late = || Err(connections::unusable(SqlxError::Io(io::ErrorKind::TimedOut.into())));
-        let outcome = match &self.upkeep.pooler {
-            Some(check) => timeout(TIMEOUT, self.ask_postgres(check)).await,
+        let outcome = match self.upkeep.pooler.as_ref().zip(self.upkeep.sessions.as_ref()) {
+            Some((check, sessions)) => timeout(TIMEOUT, self.ask_postgres(check, sessions)).await,
             None => timeout(TIMEOUT, self.ask_sqlite()).await,
         };
         let outcome = outcome.unwrap_or_else(|_| late());
         outcome.map_err(|error| Fault::NotReady { reason: reason(&error), cause: Some(Arc::new(error)) })
     }
 
-    async fn ask_postgres(&self, check: &Arc<PoolerCheck>) -> Result<(), DbErr> {
+    async fn ask_postgres(&self, check: &Arc<PoolerCheck>, sessions: &Sessions) -> Result<(), DbErr> {
         check.ensure_soon(POOLER_CHECK_AGE).await.map_err(connections::unusable)?;
         let mut place = self.probe.lock().await;
         // It is put back when it has answered.
         let kept = place.take();
         let was_kept = kept.is_some();
-        let outcome = ask(kept, check).await;
+        let outcome = ask(kept, sessions).await;
         // A kept one may have died since.
         let (connection, reads_only) = match outcome {
-            Err(_) if was_kept => ask(None, check).await,
+            Err(_) if was_kept => ask(None, sessions).await,
             outcome => outcome,
         }
         .map_err(connections::unusable)?;
@@ -72,10 +73,10 @@ impl Store {
 }
 
 /// Asks every table for nothing, and whether the database takes only reads.
-async fn ask(connection: Option<PgConnection>, check: &PoolerCheck) -> Result<(PgConnection, bool), SqlxError> {
+async fn ask(connection: Option<PgConnection>, sessions: &Sessions) -> Result<(PgConnection, bool), SqlxError> {
     let mut connection = match connection {
         Some(connection) => connection,
-        None => check.connect().await?,
+        None => sessions.begin().await?,
     };
     let tables = unowned::probe().build(DbBackend::Postgres).to_string();
     sqlx::query(AssertSqlSafe(tables)).execute(&mut connection).await?;

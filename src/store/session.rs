@@ -22,6 +22,7 @@ const SETTINGS: [(&str, &str); 5] = [
 ];
 
 /// How sessions are begun.
+#[derive(Debug)]
 pub(super) struct Sessions {
     plain: PgConnectOptions,
     own: PgConnectOptions,

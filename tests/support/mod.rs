@@ -4,6 +4,7 @@
 
 pub mod client;
 pub mod contract;
+pub mod haproxy;
 pub mod issuer;
 pub mod pgbouncer;
 pub mod postgres;
