@@ -60,10 +60,10 @@ async fn sessions_that_are_ended_cost_nobody_an_error() {
     }
 
     // Busy ones.
-    let (stop, served) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let (stop, answered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
     let mut clients = Vec::new();
     for n in 0..20 {
-        let (user, stop, served) = (server.user(&format!("user-{n}")), Arc::clone(&stop), Arc::clone(&served));
+        let (user, stop, answered) = (server.user(&format!("user-{n}")), Arc::clone(&stop), Arc::clone(&answered));
         clients.push(tokio::spawn(async move {
             let mut made = 0;
             let mut failed = Vec::new();
@@ -72,7 +72,7 @@ async fn sessions_that_are_ended_cost_nobody_an_error() {
                 made += usize::from(reply.status == StatusCode::CREATED);
                 let list = user.list("?limit=1").await;
                 failed.extend([reply, list].into_iter().filter(|reply| !reply.status.is_success()));
-                served.fetch_add(2, Relaxed);
+                answered.fetch_add(2, Relaxed);
             }
             let mut kept = 0;
             let mut query = "?limit=1000".to_owned();
@@ -97,8 +97,8 @@ async fn sessions_that_are_ended_cost_nobody_an_error() {
         all_failed.extend(failed);
     }
     // Whoever meets two in a row is told so.
-    let served = served.load(Relaxed);
-    assert!(all_failed.len() * 200 <= served, "{} of {served}: {:#?}", all_failed.len(), all_failed.first());
+    let answered = answered.load(Relaxed);
+    assert!(all_failed.len() * 200 <= answered, "{} of {answered}: {:#?}", all_failed.len(), all_failed.first());
     assert!(all_failed.iter().all(|reply| reply.status == 503));
 }
 
