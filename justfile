@@ -10,6 +10,17 @@ run:
 test:
     cargo test
 
+# Kill servers and databases under load, and keep the server waiting; needs Python and PostgreSQL (docs/RELIABILITY.md)
+faults:
+    cargo build --release
+    python3 tests/faults/crashes.py --server target/release/taskpact
+    python3 tests/faults/hostile.py --server target/release/taskpact
+
+# Fuzz what reads requests, tokens and settings, for so many seconds each; needs cargo-fuzz
+fuzz seconds="60":
+    cd fuzz && for target in requests tokens settings; do \
+        cargo fuzz run --dev --sanitizer none $target -- -max_total_time={{seconds}} -dict=words.dict || exit 1; done
+
 # Write the contract
 spec:
     spec=$(mktemp) && trap 'rm "$spec"' EXIT && cargo run -q -- spec > "$spec" && cat "$spec" > api-spec.yaml

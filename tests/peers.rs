@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use hyper::Method;
 use serde_json::{Value, json};
-use support::{Backend::Sqlite, TestApp, User};
+use support::{Backend::Sqlite, TestApp, User, process::Server};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -231,4 +231,26 @@ async fn answers_that_nobody_takes_are_bounded() {
     bob.list("?limit=1").await.is(200);
     sleep(Duration::from_secs(1)).await;
     bob.list("?limit=1000").await.is(200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn places_follow_from_the_number_of_files_that_the_system_allows() {
+    let here = tempfile::tempdir().unwrap();
+    let mut command = std::process::Command::new("sh");
+    let start = format!("ulimit -n 128 && exec {}", env!("CARGO_BIN_EXE_taskpact"));
+    command.args(["-c", &start]).env("BETTER_AUTH_SECRET", support::SECRET).current_dir(here.path());
+    let server = Server::start_command(&mut command);
+    assert!(server.complained().contains("61 connections have a place, and not 1000"), "{}", server.complained());
+    let ann = server.user("ann");
+    let mut silent = Vec::new();
+    for n in 0..300 {
+        silent.push(TcpStream::connect(server.address).await.unwrap());
+        if n % 10 == 0 {
+            ann.create("t").await;
+            ann.list("").await.is(200);
+        }
+    }
+    let log = server.stop();
+    assert!(!log.contains("ERROR") && !log.contains("could not accept"), "{log}");
+    assert_eq!(log.matches("places or memory run short").count(), 1, "{log}");
 }

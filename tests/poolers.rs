@@ -97,6 +97,8 @@ async fn serves(settings: &str) {
 
     many_users_find_what_they_wrote(&server).await;
     server.user("ann").call(Method::GET, "/health/ready").send().await.is(200);
+    // The pooler takes no parameters of a session.
+    server.wait_for(r#"`alter role "taskpact" set statement_timeout = '5s'`"#);
     server.stop();
 }
 

@@ -571,3 +571,21 @@ async fn a_database_that_only_reads_serves_reads_and_is_not_ready() {
     assert_eq!(detail, "The server is not ready: the database only takes reads.");
     server.stop();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tables_that_are_not_distributed_where_others_are_are_named() {
+    let here = tempdir().unwrap();
+    let Some(database) = private(|_| {}, &[]) else { return };
+    let url = database.url("postgres");
+    let server = serve(&here, &url, &[]);
+    assert!(!server.complained().contains("distributed"));
+    server.stop();
+    // As Citus keeps account of them.
+    execute(&url, "create table pg_dist_partition (logicalrelid regclass)").await;
+    execute(&url, "insert into pg_dist_partition values ('users'), ('tasks')").await;
+    let server = serve(&here, &url, &[]);
+    server.wait_for(
+        "requests fail until tables are distributed: select create_distributed_table('idempotency_keys', 'user_id')",
+    );
+    server.stop();
+}

@@ -123,6 +123,11 @@ async fn prepare(store: &Store, config: &Config) -> Result<(), Failure> {
             Err(error) => return Err(database_failed(config, error)),
         }
     }
+    match store.undistributed_tables().await {
+        Ok(statements) if statements.is_empty() => {}
+        Ok(statements) => tracing::warn!("requests fail until tables are distributed: {}", statements.join("; ")),
+        Err(error) => tracing::warn!(cause = chain(&error), "could not look whether tables are distributed"),
+    }
     // It serves what it can: reads, if the database takes no writes.
     if let Err(fault) = store.ready().await {
         tracing::warn!(cause = fault.cause(), "{fault}");

@@ -45,13 +45,13 @@ pub(super) fn apply(document: &mut Value) -> Vec<Operation> {
     document["components"]["headers"]["RateLimit"] = json!({
         "description": "If users or addresses are limited: how many requests are left to each now (`r`), and after how many \
                         seconds all of the quota is there again (`t`), as draft-ietf-httpapi-ratelimit-headers-10 has it.",
-        "schema": {"type": "string", "maxLength": 200},
+        "schema": quotas("r", "t"),
         "example": "\"user\";r=42;t=18",
     });
     document["components"]["headers"]["RateLimit-Policy"] = json!({
         "description": "The quotas: how many requests may come at once (`q`), and in how many seconds so many are there again \
                         (`w`).",
-        "schema": {"type": "string", "maxLength": 200},
+        "schema": quotas("q", "w"),
         "example": "\"user\";q=60;w=60",
     });
     document["components"]["headers"]["X-Request-Id"] = json!({
@@ -85,6 +85,12 @@ pub(super) fn apply(document: &mut Value) -> Vec<Operation> {
     // "At least one field" is not expressible either.
     document["components"]["schemas"][TaskUpdate::name().as_ref()]["minProperties"] = 1.into();
     operations
+}
+
+/// One or two quotas, each with two numbers.
+fn quotas(one: &str, other: &str) -> Value {
+    let quota = format!(r#""(address|user)";{one}=[0-9]+;{other}=[0-9]+"#);
+    json!({"type": "string", "maxLength": 200, "pattern": format!("^{quota}(, {quota})?$")})
 }
 
 /// Completes the description of one operation, extracts the components that it shares with others, and tells which

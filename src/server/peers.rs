@@ -165,6 +165,7 @@ pub(super) struct Peers {
     places: usize,
     head_timeout: Duration,
     idle_timeout: Duration,
+    stall_timeout: Duration,
     max_untaken_bytes: usize,
     state: Mutex<State>,
     /// Somebody has left.
@@ -194,6 +195,7 @@ impl Peers {
             places,
             head_timeout: Duration::from_secs(server.head_timeout_secs.get()),
             idle_timeout: Duration::from_secs(server.idle_timeout_secs.get()),
+            stall_timeout: STALL_TIMEOUT,
             max_untaken_bytes: server.max_untaken_mb.get::<usize>() * 1024 * 1024,
             state: Mutex::default(),
             left: Notify::new(),
@@ -329,8 +331,8 @@ impl Peers {
                 Phase::Idle if age > self.idle_timeout => peer.tell(Order::Retire),
                 Phase::Answer => {
                     let size = peer.answer.load(Relaxed);
-                    let budget = STALL_TIMEOUT + Duration::from_secs((size / MIN_BYTES_PER_SEC) as u64);
-                    if without_progress > STALL_TIMEOUT || age > budget {
+                    let budget = self.stall_timeout + Duration::from_secs((size / MIN_BYTES_PER_SEC) as u64);
+                    if without_progress > self.stall_timeout || age > budget {
                         tracing::info!("closed a connection whose peer did not take its answer");
                         peer.tell(Order::Close);
                     }
@@ -413,5 +415,93 @@ impl State {
             tracing::info!(closed = count, "places and memory suffice again");
             self.episode = None;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread::sleep;
+
+    use super::*;
+
+    const MB: usize = 1024 * 1024;
+
+    fn peers(places: usize) -> Peers {
+        let max_untaken_mb = serde_json::from_value(8.into()).unwrap();
+        let mut peers = Peers::new(&config::Server { max_untaken_mb, ..Default::default() }, places);
+        peers.stall_timeout = Duration::from_millis(300);
+        peers
+    }
+
+    fn admit(peers: &Peers) -> Arc<Peer> {
+        peers.admit(([127, 0, 0, 1], 1).into())
+    }
+
+    #[test]
+    fn who_takes_nothing_is_closed_and_who_takes_a_little_has_a_budget() {
+        let peers = peers(10);
+        let [stalled, slow, quick] = [(); 3].map(|()| admit(&peers));
+        for peer in [&stalled, &slow, &quick] {
+            assert!(peers.gives(peer, 1, Some("ann")));
+        }
+        peers.has_taken_all(&quick);
+        for _ in 0..4 {
+            sleep(Duration::from_millis(100));
+            slow.has_taken_some();
+        }
+        peers.close_late();
+        // A byte now and then is progress, but not for ever.
+        assert_eq!([&stalled, &slow, &quick].map(|peer| peer.order()), [Order::Close, Order::Close, Order::None]);
+
+        let large = admit(&peers);
+        assert!(peers.gives(&large, MB, None));
+        for _ in 0..4 {
+            sleep(Duration::from_millis(100));
+            large.has_taken_some();
+        }
+        peers.close_late();
+        assert_eq!(large.order(), Order::None, "it has two minutes for a megabyte");
+    }
+
+    #[test]
+    fn answers_are_counted_until_they_are_taken_or_their_peer_has_left() {
+        let peers = peers(10);
+        let all: Vec<_> = (0..6).map(|_| admit(&peers)).collect();
+        // A user's share is 2 MB, but a single answer always fits.
+        assert!(peers.gives(&all[0], 3 * MB, Some("ann")));
+        assert!(!peers.gives(&all[1], MB, Some("ann")), "nobody has had time to take it");
+        assert!(peers.gives(&all[1], MIN_COUNTED_BYTES - 1, Some("ann")), "a small one is not counted");
+        assert!(peers.gives(&all[2], 2 * MB, Some("bob")));
+        assert!(peers.gives(&all[3], 3 * MB, None));
+        assert!(!peers.gives(&all[4], MB, Some("carl")), "8 MB in all");
+        peers.has_taken_all(&all[0]);
+        assert!(peers.gives(&all[4], MB, Some("carl")));
+        peers.leave(&all[2]);
+        assert!(peers.gives(&all[5], MB, Some("bob")));
+        for peer in &all {
+            peers.has_taken_all(peer);
+            peers.leave(peer);
+        }
+        let state = peers.state();
+        assert_eq!((state.untaken, state.untaken_by.len(), state.held.len()), (0, 0, 0));
+        assert_eq!((state.regular, state.all.len()), (0, 0));
+    }
+
+    #[test]
+    fn places_for_liveness_are_few_and_go_round() {
+        let peers = peers(2);
+        let busy = [(); 2].map(|()| admit(&peers));
+        for peer in &busy {
+            peer.enter(Phase::Serving);
+        }
+        let mut spare = vec![admit(&peers)];
+        sleep(Duration::from_millis(2));
+        spare.extend((0..SPARE_PLACES).map(|_| admit(&peers)));
+        assert!(spare.iter().all(|peer| peer.is_spare));
+        assert_eq!(spare[0].order(), Order::Close, "the first of them has gone for the last");
+        assert!(busy.iter().chain(&spare[1..]).all(|peer| peer.order() == Order::None));
+        busy[0].enter(Phase::Idle);
+        assert!(!admit(&peers).is_spare);
+        assert_eq!(busy[0].order(), Order::Close);
     }
 }

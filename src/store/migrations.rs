@@ -10,6 +10,9 @@ use super::Store;
 /// that no other program uses on the same database: this is "taskpact" in ASCII.
 const MIGRATION_LOCK: i64 = 0x7461_736b_7061_6374;
 
+/// The tables, and the column by which an engine can spread them: whose rows they are.
+const DISTRIBUTED: [(&str, &str); 3] = [("users", "id"), ("tasks", "user_id"), ("idempotency_keys", "user_id")];
+
 /// One step of the schema's history.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Step {
@@ -56,6 +59,27 @@ impl Store {
         Migrator::up(&change, None).await?;
         change.commit().await?;
         Ok(pending)
+    }
+
+    /// The tables that an engine which spreads rows over machines (Citus) has not been told to spread, as statements that tell it.
+    ///
+    /// # Errors
+    /// The database did not answer.
+    pub async fn undistributed_tables(&self) -> Result<Vec<String>, DbErr> {
+        if self.backend() != DbBackend::Postgres || !has_table(&self.upkeep.read, "pg_dist_partition").await? {
+            return Ok(Vec::new());
+        }
+        let names: Vec<_> = DISTRIBUTED.iter().map(|(table, _)| format!("('{table}')")).collect();
+        let ask = format!(
+            "select t.name from (values {}) t (name) where not exists \
+             (select 1 from pg_dist_partition p where p.logicalrelid = to_regclass(t.name))",
+            names.join(", ")
+        );
+        let rows = self.upkeep.read.query_all_raw(Statement::from_string(DbBackend::Postgres, ask)).await?;
+        let missing: Vec<String> = rows.iter().map(|row| row.try_get_by_index(0)).collect::<Result<_, _>>()?;
+        let statement =
+            |(table, column): &(&str, &str)| format!("select create_distributed_table('{table}', '{column}')");
+        Ok(DISTRIBUTED.iter().filter(|(table, _)| missing.iter().any(|name| name == table)).map(statement).collect())
     }
 
     /// What would be deleted if the last `count` steps were taken back, the last one first. It changes nothing.

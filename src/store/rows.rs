@@ -137,3 +137,17 @@ mod idempotency_keys {
 
     impl ActiveModelBehavior for ActiveModel {}
 }
+
+#[cfg(test)]
+mod tests {
+    use chrono::TimeDelta;
+    use sea_orm::QueryTrait;
+
+    use super::*;
+
+    #[test]
+    fn keys_expire_by_the_clock_that_has_said_when_they_were_made() {
+        let text = unowned::delete_old_keys(DbBackend::Postgres, TimeDelta::hours(25), 10).build(DbBackend::Postgres);
+        assert!(text.to_string().contains(r#""created_at" < (now() - interval '90000 seconds')"#), "{text}");
+    }
+}

@@ -8,6 +8,7 @@ mod history;
 mod isolation;
 mod lists;
 mod races;
+mod random;
 mod retries;
 mod schema;
 mod sets;

@@ -90,8 +90,10 @@ function afterwards(error: NonNullable<typeof refusal>): string {
     case "/problems/forbidden":
     case "/problems/no-such-task":
     case "/problems/malformed-body":
+    case "/problems/request-timeout":
     case "/problems/body-too-large":
     case "/problems/unsupported-media-type":
+    case "/problems/too-many-requests":
     case "/problems/internal":
     case "/problems/unavailable":
       // @ts-expect-error These have no task.
@@ -109,8 +111,10 @@ function forgets(error: NonNullable<typeof refusal>): string {
     case "/problems/forbidden":
     case "/problems/no-such-task":
     case "/problems/malformed-body":
+    case "/problems/request-timeout":
     case "/problems/body-too-large":
     case "/problems/unsupported-media-type":
+    case "/problems/too-many-requests":
     case "/problems/internal":
     case "/problems/unavailable":
       return error.detail;

@@ -93,6 +93,11 @@ export interface BodyTooLargeProblem extends Said {
   status: 413;
 }
 
+export interface RequestTimeoutProblem extends Said {
+  type: "/problems/request-timeout";
+  status: 408;
+}
+
 export interface UriTooLongProblem extends Said {
   type: "/problems/uri-too-long";
   status: 414;
@@ -123,6 +128,11 @@ export interface IdempotencyKeyReusedProblem extends Said {
   status: 422;
 }
 
+export interface TooManyRequestsProblem extends Said {
+  type: "/problems/too-many-requests";
+  status: 429;
+}
+
 export interface HeadersTooLargeProblem extends Said {
   type: "/problems/headers-too-large";
   status: 431;
@@ -146,6 +156,7 @@ export type AnyProblem =
   | NoSuchTaskProblem
   | NoSuchPathProblem
   | MethodNotAllowedProblem
+  | RequestTimeoutProblem
   | IdempotencyKeyInUseProblem
   | VersionMismatchProblem
   | BodyTooLargeProblem
@@ -153,6 +164,7 @@ export type AnyProblem =
   | UnsupportedMediaTypeProblem
   | InvalidRequestProblem
   | IdempotencyKeyReusedProblem
+  | TooManyRequestsProblem
   | HeadersTooLargeProblem
   | InternalProblem
   | UnavailableProblem;
@@ -160,14 +172,26 @@ export type AnyProblem =
 // What each operation is refused with, and nothing else.
 export type HealthError = InternalProblem;
 export type ReadinessError = InternalProblem | UnavailableProblem;
-export type ListError = UnauthorizedProblem | ForbiddenProblem | InvalidRequestProblem | InternalProblem | UnavailableProblem;
+export type ListError =
+  | UnauthorizedProblem
+  | ForbiddenProblem
+  | InvalidRequestProblem
+  | TooManyRequestsProblem
+  | InternalProblem
+  | UnavailableProblem;
 export type ReadError = ListError | NoSuchTaskProblem;
 export type DeleteError = ReadError | VersionMismatchProblem;
-export type UpdateError = DeleteError | MalformedBodyProblem | BodyTooLargeProblem | UnsupportedMediaTypeProblem;
+export type UpdateError =
+  | DeleteError
+  | MalformedBodyProblem
+  | RequestTimeoutProblem
+  | BodyTooLargeProblem
+  | UnsupportedMediaTypeProblem;
 export type CompleteError = UpdateError | IdempotencyKeyInUseProblem | IdempotencyKeyReusedProblem;
 export type CreateError =
   | ListError
   | MalformedBodyProblem
+  | RequestTimeoutProblem
   | IdempotencyKeyInUseProblem
   | BodyTooLargeProblem
   | UnsupportedMediaTypeProblem
@@ -209,10 +233,12 @@ export function words(problem: AnyProblem): string {
     case "/problems/malformed-request":
     case "/problems/malformed-body":
     case "/problems/method-not-allowed":
+    case "/problems/request-timeout":
     case "/problems/body-too-large":
     case "/problems/uri-too-long":
     case "/problems/unsupported-media-type":
     case "/problems/idempotency-key-reused":
+    case "/problems/too-many-requests":
     case "/problems/headers-too-large":
     case "/problems/internal":
       return problem.detail;

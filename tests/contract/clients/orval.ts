@@ -97,8 +97,10 @@ function afterwards(error: Refusal): string {
     case "/problems/forbidden":
     case "/problems/no-such-task":
     case "/problems/malformed-body":
+    case "/problems/request-timeout":
     case "/problems/body-too-large":
     case "/problems/unsupported-media-type":
+    case "/problems/too-many-requests":
     case "/problems/internal":
     case "/problems/unavailable":
       // @ts-expect-error These have no task.
@@ -116,8 +118,10 @@ function forgets(error: Refusal): string {
     case "/problems/forbidden":
     case "/problems/no-such-task":
     case "/problems/malformed-body":
+    case "/problems/request-timeout":
     case "/problems/body-too-large":
     case "/problems/unsupported-media-type":
+    case "/problems/too-many-requests":
     case "/problems/internal":
     case "/problems/unavailable":
       return error.detail;
