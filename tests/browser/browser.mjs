@@ -81,6 +81,8 @@ async function docsPage(browser) {
 async function tryOut(page, operationId, body) {
   const block = page.locator(`.opblock[id$="-${operationId}"]`);
   if (!(await block.locator(".opblock-body").isVisible())) await block.locator(".opblock-summary").click();
+  // It opens by and by.
+  await block.locator(".try-out__btn").first().waitFor();
   const tryItOut = block.locator(".try-out__btn:not(.cancel):not(.reset)");
   if (await tryItOut.isVisible()) await tryItOut.click();
   await block.locator('tr[data-param-name="user_id"] input').fill("ann");

@@ -182,7 +182,7 @@ const MUTATIONS = [
     responses.InvalidRequestOrIdempotencyKeyReused.content[PROBLEM].schema.oneOf.push(newProblem(schemas));
   }],
   ["a new kind of problem, with a new status", false, "getTask", ({ paths, components: { schemas } }) => {
-    paths[ONE].get.responses["429"] = { description: "Too many.", content: { [PROBLEM]: { schema: newProblem(schemas) } } };
+    paths[ONE].get.responses["451"] = { description: "Not here.", content: { [PROBLEM]: { schema: newProblem(schemas) } } };
   }],
   ["a new kind of problem that no operation has", false, "AnyProblem", ({ components: { schemas } }) => newProblem(schemas)],
   ["a new kind of answer that is no problem", true, "getTask", ({ paths, components: { schemas } }) => {
