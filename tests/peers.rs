@@ -150,6 +150,15 @@ async fn a_head_has_its_deadline_and_a_kept_connection_another() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn half_a_head_that_came_with_a_request_keeps_no_connection() {
+    let app = app(json!({"head_timeout_secs": 1, "idle_timeout_secs": 1})).await;
+    let started = Instant::now();
+    let mut peer = peers(&app, 1, "GET /health HTTP/1.1\r\nHost: x\r\n\r\nGET /hea").await.remove(0);
+    assert!(until_closed(&mut peer).await.starts_with("HTTP/1.1 200 OK"));
+    assert!(started.elapsed() < Duration::from_secs(4), "{:?}", started.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_body_that_does_not_come_is_answered_408() {
     let app = app(json!({"request_timeout_ms": 300})).await;
     let ann = app.new_user();

@@ -153,6 +153,37 @@ async fn what_somebody_else_has_locked_delays_its_own_requests_only() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn users_who_are_locked_hold_up_no_connection_that_others_need() {
+    let here = tempdir().unwrap();
+    let Some(database) = private(|_| {}, &[]) else { return };
+    let url = database.url("postgres");
+    let server = serve(&here, &url, &[]);
+    // As many as there are connections for requests, one request each.
+    let users: Vec<_> = (0..6).map(|n| server.user(&format!("locked-{n}"))).collect();
+    for user in &users {
+        user.create("t").await;
+    }
+    let bob = server.user("bob");
+    bob.create("t").await;
+    let mut operator = sqlx::PgConnection::connect(&url).await.unwrap();
+    operator.execute("begin; select * from users where id like 'locked-%' for update").await.unwrap();
+    let mut waiting = Vec::new();
+    for user in users {
+        waiting.push(tokio::spawn(async move { user.post(json!({"title": "waits"})).await }));
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let started = Instant::now();
+    for _ in 0..10 {
+        bob.create("t").await;
+    }
+    assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
+    operator.execute("rollback").await.unwrap();
+    for reply in waiting {
+        reply.await.unwrap().is(201);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_row_that_is_locked_keeps_nobody_else_waiting() {
     let here = tempdir().unwrap();
     let Some(database) = private(|_| {}, &[]) else { return };
@@ -404,7 +435,7 @@ async fn a_statement_is_planned_once_a_connection_and_again_when_its_sets_have_d
     }
     let count = || {
         let log = fs::read_to_string(database.folder.join("server.log")).unwrap();
-        let of_requests = log.lines().filter(|line| line.contains(" unnest("));
+        let of_requests = log.lines().filter(|line| line.contains(" unnest(") || line.contains("insert into tasks"));
         let count = |step: &str| of_requests.clone().filter(|line| line.contains(step)).count();
         (count(" execute "), count(" parse "))
     };

@@ -35,7 +35,7 @@ use peers::{Order, Peers};
 use stream::Stream;
 
 /// How long to wait before accepting again after it failed, for example because too many files are open.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// How long before a background task that panicked is started again.
 const RESTART_PAUSE: Duration = Duration::from_secs(1);
 /// How long a stopping server keeps connections that are idle: a request may be on its way.
@@ -105,17 +105,24 @@ impl Server {
             self.peers.drain();
             time::sleep(self.drain_delay).await;
         });
+        let mut has_failed = false;
         loop {
             let accepted = tokio::select! {
                 accepted = self.listener.accept() => accepted,
                 () = &mut drained => break,
             };
             match accepted {
-                Ok((stream, address)) => self.serve(stream, address),
+                Ok((stream, address)) => {
+                    has_failed = false;
+                    self.serve(stream, address);
+                }
                 Err(error) => {
-                    let has_room = self.peers.make_room();
-                    tracing::warn!(cause = chain(&error), "could not accept a connection");
-                    time::sleep(if has_room { Duration::ZERO } else { ACCEPT_PAUSE }).await;
+                    self.peers.make_room();
+                    // Once for all of a time in which it does not succeed.
+                    if !std::mem::replace(&mut has_failed, true) {
+                        tracing::warn!(cause = chain(&error), "could not accept a connection; trying again");
+                    }
+                    time::sleep(ACCEPT_PAUSE).await;
                 }
             }
         }

@@ -233,9 +233,9 @@ impl Peers {
         peer
     }
 
-    /// Closes the connection that has kept the server waiting longest. Whether there was one.
-    pub(super) fn make_room(&self) -> bool {
-        self.state().close_one(|_| true)
+    /// Closes the connection that has kept the server waiting longest.
+    pub(super) fn make_room(&self) {
+        self.state().close_one(|_| true);
     }
 
     /// Takes a place back.
@@ -328,6 +328,8 @@ impl Peers {
             match peer.phase() {
                 Phase::Fresh if age > self.head_timeout => peer.tell(Order::Close),
                 Phase::Head if age > self.head_timeout => peer.tell(Order::Expire),
+                // What was sent after the last request may be the beginning of a head, which has its time, too.
+                Phase::Idle if age > self.idle_timeout + self.head_timeout => peer.tell(Order::Close),
                 Phase::Idle if age > self.idle_timeout => peer.tell(Order::Retire),
                 Phase::Answer => {
                     let size = peer.answer.load(Relaxed);

@@ -135,6 +135,7 @@ struct Texts {
     list: [String; 3],
     /// By whether they wait, and whether there are keys.
     create: [[String; 2]; 2],
+    create_one: String,
     change: [[String; 2]; 2],
     remove: [String; 2],
 }
@@ -147,6 +148,7 @@ static TEXTS: LazyLock<Texts> = LazyLock::new(|| {
         get: statements::get(),
         list: ["", "and t.completed_at is null", "and t.completed_at is not null"].map(statements::list),
         create: both(statements::create),
+        create_one: statements::create_one(),
         change: both(statements::change),
         remove: [Waits::No, Waits::ForOwner].map(statements::remove),
     }
@@ -477,8 +479,20 @@ impl Postgres {
     async fn create(&self, link: &mut Link, requests: &[Request], waits: Waits) -> Result<Vec<Verdict>, Failed> {
         let all: Vec<&Create> = requests.iter().filter_map(Request::as_create).collect();
         let has_keys = have_keys(requests);
+        let time = |at| DateTime::<Utc>::from(at);
+        if let ([create], false, Waits::No) = (&all[..], has_keys, waits) {
+            let task = &create.work.task;
+            let arguments = arguments(|to| {
+                to.add(create.owner.id())?;
+                to.add(task.id.0)?;
+                to.add(&*task.title.0)?;
+                to.add(task.description.as_ref().map(|text| &*text.0))?;
+                to.add(task.completed_at.map(time))?;
+                to.add(time(task.created_at))
+            });
+            return self.created(link, &TEXTS.create_one, arguments, waits, &all).await;
+        }
         let arguments = arguments(|to| {
-            let time = |at| DateTime::<Utc>::from(at);
             to.add(owners(requests))?;
             to.add(column(&all, |create| create.work.task.id.0))?;
             to.add(column(&all, |create| &*create.work.task.title.0))?;
@@ -492,7 +506,18 @@ impl Postgres {
             }
             Ok(())
         });
-        let text = &TEXTS.create[waits as usize][usize::from(has_keys)];
+        self.created(link, &TEXTS.create[waits as usize][usize::from(has_keys)], arguments, waits, &all).await
+    }
+
+    /// Runs a statement that creates tasks, and reads what each request came to.
+    async fn created(
+        &self,
+        link: &mut Link,
+        text: &'static str,
+        arguments: PgArguments,
+        waits: Waits,
+        all: &[&Create],
+    ) -> Result<Vec<Verdict>, Failed> {
         self.verdicts(link, text, arguments, waits, all.len(), |row, n| {
             let made: Option<(String, Uuid)> = column_of::<Option<String>>(row, 1)?.zip(column_of(row, 2)?);
             Ok(match (made, stored(row, 3)?) {

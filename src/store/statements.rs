@@ -154,6 +154,24 @@ pub(super) fn create(waits: Waits, has_keys: bool) -> String {
     )
 }
 
+/// $1 owner, $2 id, $3 title, $4 description, $5 time of completion, $6 time.
+///
+/// As [`create`] for a single request without a key, which an idle server is asked for: half the work for the database. The same
+/// row, or none if the request was left out.
+pub(super) fn create_one() -> String {
+    format!(
+        "with owner as ( \
+           select u.id from users u where u.id = $1 for no key update of u skip locked \
+         ), bumped as ( \
+           update users u set revision = u.revision + 1 from owner o where u.id = o.id returning u.id, u.revision \
+         ), made as ( \
+           insert into tasks ({COLUMNS}, revision) select b.id, $2, $3, $4, $5, $6, $6, 1, b.revision from bumped b \
+           returning user_id, id \
+         ) \
+         select 1::int8, m.user_id, m.id, null::bytea, null::text from made m"
+    )
+}
+
 /// What became of a request to change or to delete a task.
 pub(super) mod outcome {
     /// It was answered before: the fingerprint and the answer are given.
