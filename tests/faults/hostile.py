@@ -92,7 +92,8 @@ def drip(peers, stop):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--server", required=True, help="the program")
-    parser.add_argument("--seconds", type=float, default=6, help="how long each row takes")
+    parser.add_argument("--seconds", type=float, default=12, help="how long each part of a row takes")
+    parser.add_argument("--only", help="the rows whose name has this in it")
     parser.add_argument("--max-ratio", type=float, default=1.2, help="p95 with bad connections against p95 without")
     parser.add_argument("--max-memory", type=float, default=120, help="the peak, in MiB")
     options = parser.parse_args()
@@ -119,6 +120,8 @@ def main():
         thread.join()
 
     def row(name, sends=None, count=BAD, drips=False):
+        if options.only and options.only not in name:
+            return
         base, failures = honest(server, options.seconds)
         server.forget_peak()
         stop = threading.Event()
