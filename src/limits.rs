@@ -8,7 +8,7 @@ use std::{
     hash::Hash,
     net::{IpAddr, Ipv6Addr, SocketAddr},
     num::NonZeroU32,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -53,9 +53,15 @@ struct Limit<K: Hash + Eq + Clone + Debug> {
     limiter: RateLimiter<K, HashMapStateStore<K>, DefaultClock, StateInformationMiddleware>,
 }
 
-/// The quotas that a request has drawn on, for the answer's headers. Cheap to clone.
+/// What a request has drawn on, and whose it is. Cheap to clone.
 #[derive(Debug, Clone, Default)]
-pub struct Drawn(Arc<Mutex<Vec<Quotient>>>);
+pub struct Drawn(Arc<Mutex<Account>>);
+
+#[derive(Debug, Default)]
+struct Account {
+    quotas: Vec<Quotient>,
+    owner: Option<Owner>,
+}
 
 /// A quota, and what is left of it.
 #[derive(Debug)]
@@ -86,11 +92,12 @@ impl Limits {
         limit.draw(&network(self.client(peer.ip(), headers)), drawn)
     }
 
-    /// Counts a request of this user.
+    /// Counts a request of this user, whose it is from now on.
     ///
     /// # Errors
     /// The user has asked too much.
     pub fn count_user(&self, owner: &Owner, drawn: &Drawn) -> Result<(), Fault> {
+        drawn.account().owner = Some(owner.clone());
         let Some(limit) = &self.0.user else { return Ok(()) };
         limit.draw(&owner.id().to_owned(), drawn)
     }
@@ -98,12 +105,13 @@ impl Limits {
     /// The address of the client: the peer's own, unless that is a proxy that is trusted to say for whom it asks.
     fn client(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
         let is_trusted = |address: &IpAddr| self.0.trusted_proxies.iter().any(|network| network.contains(*address));
-        let lists = headers.get_all(FORWARDED_FOR).iter().filter_map(|list| list.to_str().ok());
-        let named: Vec<&str> = lists.flat_map(|list| list.split(',')).map(str::trim).collect();
+        let lists = headers.get_all(FORWARDED_FOR).iter().flat_map(|list| list.as_bytes().split(|byte| *byte == b','));
+        let named: Vec<_> = lists.map(|name| str::from_utf8(name).unwrap_or_default().trim()).collect();
         let mut client = peer.to_canonical();
         // From the nearest on: each may be believed about the one before it.
         for name in named.into_iter().rev() {
-            let address = name.parse().or_else(|_| name.parse().map(|address: SocketAddr| address.ip()));
+            let bare = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
+            let address = bare.parse().or_else(|_| name.parse().map(|address: SocketAddr| address.ip()));
             match address {
                 Ok(address) if is_trusted(&client) => client = address.to_canonical(),
                 _ => break,
@@ -139,7 +147,7 @@ impl<K: Hash + Eq + Clone + Debug> Limit<K> {
             Err(refusal) => (0, Some(refusal)),
         };
         let Self { name, burst, per_minute, .. } = *self;
-        drawn.0.lock().unwrap_or_else(PoisonError::into_inner).push(Quotient { name, burst, left, per_minute });
+        drawn.account().quotas.push(Quotient { name, burst, left, per_minute });
         match refusal {
             None => Ok(()),
             Some(refusal) => {
@@ -156,9 +164,19 @@ impl<K: Hash + Eq + Clone + Debug> Limit<K> {
 }
 
 impl Drawn {
+    fn account(&self) -> MutexGuard<'_, Account> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whose request it is, if a token has said so.
+    #[must_use]
+    pub fn owner(&self) -> Option<Owner> {
+        self.account().owner.clone()
+    }
+
     /// Says in the headers of the answer what is left.
     pub fn tell(&self, headers: &mut HeaderMap) {
-        let quotas = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let quotas = &self.account().quotas;
         if quotas.is_empty() {
             return;
         }
@@ -257,6 +275,9 @@ mod tests {
             // The client's own claim stands further off than what the proxy has added.
             ("10.0.0.1", vec!["1.1.1.1, 198.51.100.7"], "198.51.100.7"),
             ("10.0.0.1", vec!["1.1.1.1", "198.51.100.7, 10.9.9.9"], "198.51.100.7"),
+            ("10.0.0.1", vec!["[2001:db8::1]"], "2001:db8::1"),
+            ("10.0.0.1", vec!["[2001:db8::1]:443"], "2001:db8::1"),
+            ("10.0.0.1", vec!["é, 198.51.100.7"], "198.51.100.7"),
             ("10.0.0.1", vec!["unknown"], "10.0.0.1"),
             ("10.0.0.1", vec!["1.1.1.1, unknown"], "10.0.0.1"),
         ] {

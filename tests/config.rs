@@ -622,3 +622,53 @@ fn the_example_files_are_complete_and_are_the_defaults() {
         }
     }
 }
+
+#[test]
+fn whatever_stands_in_an_env_file_shows_no_secret() {
+    const PARTS: &[&str] = &[
+        "BETTER_AUTH_SECRET",
+        "DATABASE_URL",
+        "TASKPACT_",
+        "SERVER",
+        "__",
+        "PORT",
+        "=",
+        "\n",
+        "\"",
+        "'",
+        "$",
+        "{",
+        "}",
+        "#",
+        " ",
+        "\t",
+        "\\",
+        "\r\n",
+        "export ",
+        "postgres://ann:hush-hush@host/x",
+        "é",
+        "\u{feff}",
+        "1",
+        "[",
+        "]",
+        ",",
+        "\0",
+    ];
+    let seed = fastrand::u64(..);
+    let mut random = fastrand::Rng::with_seed(seed);
+    let mut refused = 0;
+    for n in 0..500 {
+        let count = random.usize(0..20);
+        let before: String = (0..count).map(|_| PARTS[random.usize(0..PARTS.len())]).collect();
+        let text = format!("{before}\nBETTER_AUTH_SECRET=hush-hush-hush-hush-hush-hush-hush-hush\n");
+        let said = match load(&[(".env", &text)], &[]) {
+            Ok(loaded) => loaded.describe(),
+            Err(refusal) => {
+                refused += 1;
+                refusal
+            }
+        };
+        assert!(!said.contains("hush-hush"), "{text:?}, number {n} of seed {seed}: {said}");
+    }
+    assert!((10..490).contains(&refused), "{refused} of seed {seed} were refused: the others tell little");
+}

@@ -58,7 +58,8 @@ async fn who_keeps_the_server_waiting_locks_nobody_out() {
     let ann = app.new_user();
     let unfinished =
         request(&ann, "POST", &ann.tasks(), "Content-Type: application/json\r\nContent-Length: 9\r\n\r\n{");
-    for sends in ["", "G", "GET /health HTTP/1.1\r\nHost: x\r\n", &unfinished] {
+    let refused = "GET /nowhere HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\n";
+    for sends in ["", "G", "GET /health HTTP/1.1\r\nHost: x\r\n", &unfinished, refused] {
         let _bad = peers(&app, 40, sends).await;
         let started = Instant::now();
         for n in 0..20 {
@@ -137,6 +138,15 @@ async fn a_head_has_its_deadline_and_a_kept_connection_another() {
     assert!(answer.starts_with("HTTP/1.1 408 Request Timeout\r\n"), "{answer}");
     assert!(answer.contains("\r\nconnection: close\r\n") && answer.contains("/problems/request-timeout"), "{answer}");
     assert!(answer.contains("\r\ndate: ") && answer.contains("\r\nx-request-id: "), "{answer}");
+
+    // Who goes on sending can still read why, once.
+    let mut goes_on = peers(&app, 1, "GET /health HTTP/1.1\r\nHost: x\r\nX-Long: ").await.remove(0);
+    for _ in 0..50 {
+        let _ = goes_on.write_all(b"x").await;
+        sleep(Duration::from_millis(50)).await;
+    }
+    let answer = until_closed(&mut goes_on).await;
+    assert_eq!((answer.find("HTTP/1.1 408 "), answer.matches("HTTP/1.1").count()), (Some(0), 1), "{answer}");
 
     let mut kept = TcpStream::connect(app.address).await.unwrap();
     for pause in [0, 2000, 0] {

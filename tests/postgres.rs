@@ -499,6 +499,21 @@ async fn each_operation_is_one_round_trip_also_with_a_key() {
     assert!(counts.iter().all(|(_, trips)| *trips == 1), "{counts:#?}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn who_asks_often_whether_it_is_ready_keeps_nobody_from_asking() {
+    let here = tempdir().unwrap();
+    let Some(database) = private(|_| {}, &[]) else { return };
+    let link = Link::with(database.port, Duration::from_millis(5)).await;
+    let url = format!("postgres://taskpact@127.0.0.1:{}/postgres", link.port);
+    let server = serve(&here, &url, &[]);
+    let anybody = server.user("anybody");
+    let (before, started) = (link.trips(), Instant::now());
+    for reply in at_once(300, |_| anybody.clone().call(hyper::Method::GET, "/health/ready").send()).await {
+        reply.is(200);
+    }
+    assert!(started.elapsed() < Duration::from_secs(2) && link.trips() - before < 60, "{}", link.trips() - before);
+}
+
 /// A server on this database, with these settings beside its secret.
 fn serve(here: &TempDir, url: &str, settings: &[(&str, &str)]) -> Server {
     Server::start(here.path(), &[&[("BETTER_AUTH_SECRET", SECRET), ("DATABASE_URL", url)], settings].concat())

@@ -237,6 +237,25 @@ async fn a_client_that_keeps_its_connection_is_left_without_an_answer_never() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_has_half_arrived_is_answered_before_the_end() {
+    let here = tempdir().unwrap();
+    let server = Server::start(here.path(), &[("BETTER_AUTH_SECRET", SECRET)]);
+    let mut stream = TcpStream::connect(server.address).await.unwrap();
+    let mut answer = vec![0; 4096];
+    stream.write_all(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\nGET /hea").await.unwrap();
+    assert!(stream.read(&mut answer).await.unwrap() > 0);
+    stream.write_all(b"lth HTTP/1.1\r\n").await.unwrap();
+    sleep(Duration::from_millis(100)).await;
+    let stopping = tokio::task::spawn_blocking(move || server.stop());
+    sleep(Duration::from_millis(1700)).await;
+    stream.write_all(b"Host: x\r\n\r\n").await.unwrap();
+    let length = stream.read(&mut answer).await.unwrap();
+    let answer = String::from_utf8_lossy(&answer[..length]).to_lowercase();
+    assert!(answer.starts_with("http/1.1 200 ") && answer.contains("\r\nconnection: close\r\n"), "{answer:?}");
+    stopping.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_drains_is_not_ready_and_goes_on() {
     let here = tempdir().unwrap();
     let settings = [("BETTER_AUTH_SECRET", SECRET), ("TASKPACT_SERVER__DRAIN_DELAY_SECS", "2")];

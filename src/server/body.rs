@@ -18,7 +18,7 @@ use http_body_util::BodyExt;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::time::{Instant, timeout_at};
 
-use super::peers::Peer;
+use super::peers::{Peer, Phase};
 
 /// How much is thrown away at most, in bytes.
 const MAX_DISCARDED_BYTES: u64 = 256 * 1024;
@@ -52,12 +52,17 @@ impl Lender {
     /// Reads the rest of the body, and tells whether another request can follow on the connection.
     ///
     /// `waits` says that the client sends its body only when it is invited to.
-    pub(super) async fn discard_rest(self, waits: bool) -> bool {
+    pub(super) async fn discard_rest(self, waits: bool, peer: &Peer) -> bool {
         let Returned { body, was_read } = std::mem::take(&mut *self.0.lock().expect("nothing panics with it"));
         let Some(mut rest) = body.filter(|rest| !rest.is_end_stream()) else { return true };
         if waits && !was_read || rest.size_hint().lower() > MAX_DISCARDED_BYTES {
             return false;
         }
+        if peer.is_spare {
+            return false;
+        }
+        // Its peer is who is waited for.
+        peer.enter(Phase::Body);
         let deadline = Instant::now() + DISCARD_TIMEOUT;
         let mut discarded = 0;
         loop {

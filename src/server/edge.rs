@@ -130,11 +130,11 @@ impl Edge {
         prefix::add(&prefix, &mut answer).await;
         let (mut answer, length) = compress::compress(answer, accepts_gzip).await;
         let is_left = match lender {
-            Some((lender, waits)) => !lender.discard_rest(waits).await,
+            Some((lender, waits)) => !lender.discard_rest(waits, peer).await,
             None => false,
         };
         let length = if method == Method::HEAD { 0 } else { length };
-        if !self.peers.gives(peer, length, whose(&path).filter(|_| answer.status().is_success())) {
+        if !self.peers.gives(peer, length, drawn.owner()) {
             Self::report(&Fault::Crowded, &mut line);
             answer = Fault::Crowded.answer(&request_id);
             self.peers.gives(peer, 0, None);
@@ -229,11 +229,6 @@ impl Edge {
     }
 }
 
-/// Whose data the path is about, if it is anybody's.
-fn whose(path: &str) -> Option<&str> {
-    path.strip_prefix("/api/")?.split('/').next()
-}
-
 /// Removes a slash at the end of the path: both forms are the same operation.
 fn trim_slash(uri: &mut Uri) {
     let Some(trimmed) = uri.path().strip_suffix('/').filter(|path| !path.is_empty()) else { return };
@@ -277,7 +272,7 @@ mod tests {
 
     async fn ask(edge: &Edge) -> (StatusCode, Value) {
         let request = Request::builder().uri_str("/health").header("Host", "x").header("X-Request-Id", "mine").finish();
-        let answer = edge.answer(request, &edge.peers.admit(([127, 0, 0, 1], 1).into()), None).await;
+        let answer = edge.answer(request, &edge.peers.admit(([127, 0, 0, 1], 1).into()).unwrap(), None).await;
         assert_eq!(answer.header("X-Request-Id"), Some("mine"));
         let status = answer.status();
         (status, serde_json::from_str(&answer.into_body().into_string().await.unwrap()).unwrap())
@@ -312,7 +307,7 @@ mod tests {
         let reused = || make_sync(|_| -> poem::Result<Response> { Err(Fault::KeyReused.into()) });
         let routes = Route::new().at(path, reused()).at("/api/ann/tasks", reused());
         let edge = before(routes, Duration::from_secs(10));
-        let peer = edge.peers.admit(([127, 0, 0, 1], 1).into());
+        let peer = edge.peers.admit(([127, 0, 0, 1], 1).into()).unwrap();
         for (method, expected) in [(Method::PUT, "internal"), (Method::POST, "idempotency-key-reused")] {
             let path = if method == Method::POST { "/api/ann/tasks" } else { path };
             let request = Request::builder().method(method).uri_str(path).header("Host", "x").finish();

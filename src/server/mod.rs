@@ -31,7 +31,7 @@ mod refusal;
 mod stream;
 
 use edge::Edge;
-use peers::{Order, Peers};
+use peers::{Order, Peer, Peers, Phase};
 use stream::Stream;
 
 /// How long to wait before accepting again after it failed, for example because too many files are open.
@@ -117,7 +117,10 @@ impl Server {
                     self.serve(stream, address);
                 }
                 Err(error) => {
-                    self.peers.make_room();
+                    // Too many files are open, here or in the whole system.
+                    if matches!(error.raw_os_error(), Some(23 | 24)) {
+                        self.peers.make_room();
+                    }
                     // Once for all of a time in which it does not succeed.
                     if !std::mem::replace(&mut has_failed, true) {
                         tracing::warn!(cause = chain(&error), "could not accept a connection; trying again");
@@ -145,13 +148,14 @@ impl Server {
         // Small answers go out at once. If it can't be set, they still go out.
         let _ = stream.set_nodelay(true);
         let (peers, edge) = (Arc::clone(&self.peers), Arc::clone(&self.edge));
-        let peer = peers.admit(address);
+        let Some(peer) = peers.admit(address) else { return };
+        let place = Place { peers: Arc::clone(&peers), peer: Arc::clone(&peer) };
         let asks = Arc::clone(&peer);
         let answer = move |request: Request<Incoming>| {
             let (edge, peer) = (Arc::clone(&edge), Arc::clone(&asks));
             async move { Ok::<_, Infallible>(Response::from(edge.serve(request, &peer).await)) }
         };
-        let stream = Stream::new(stream, Arc::clone(&peer), Arc::clone(&peers));
+        let stream = Stream::new(stream, Arc::clone(&peer), peers);
         let connection = http1::Builder::new()
             .header_read_timeout(None)
             .max_buf_size(self.max_head_bytes)
@@ -169,15 +173,28 @@ impl Server {
                         break;
                     }
                     order = peer.told() => match order {
-                        Order::Close => break,
-                        Order::Retire => connection.as_mut().graceful_shutdown(),
+                        // Unless a request came in that moment: it has its answer first.
+                        Order::Close if peer.phase() != Phase::Serving => break,
+                        Order::Close | Order::Retire => connection.as_mut().graceful_shutdown(),
                         // The stream does it when it is read from, as it is now.
                         Order::Expire | Order::None => {}
                     }
                 }
             }
-            peers.leave(&peer);
+            drop(place);
         });
+    }
+}
+
+/// A connection's place. It is free again when this is dropped, also by a panic.
+struct Place {
+    peers: Arc<Peers>,
+    peer: Arc<Peer>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.peers.leave(&self.peer);
     }
 }
 

@@ -10,7 +10,6 @@
 
 use std::{
     collections::HashMap,
-    hash::{DefaultHasher, Hash, Hasher},
     net::SocketAddr,
     sync::{
         Arc, Mutex, MutexGuard,
@@ -21,7 +20,8 @@ use std::{
 
 use tokio::{sync::Notify, time};
 
-use crate::config;
+use super::stream::LINGER;
+use crate::{auth::Owner, config};
 
 /// How often the deadlines are looked at.
 const TICK: Duration = Duration::from_millis(250);
@@ -108,14 +108,21 @@ impl Peer {
     }
 
     pub(super) fn phase(&self) -> Phase {
-        Phase::ALL[usize::try_from(self.phase.load(Relaxed) & 7).expect("it has three bits")]
+        phase_of(self.phase.load(Relaxed))
     }
 
     /// Notes that something has come from the peer.
     pub(super) fn has_sent(&self) {
         if matches!(self.phase(), Phase::Fresh | Phase::Idle) {
+            // It was for a head that has come to its end after all.
+            let _ = self.order.compare_exchange(Order::Expire as u8, Order::None as u8, Relaxed, Relaxed);
             self.enter(Phase::Head);
         }
+    }
+
+    /// Whether the head that it sends takes too long.
+    pub(super) fn is_expired(&self) -> bool {
+        self.order() == Order::Expire && self.phase() == Phase::Head
     }
 
     /// Notes that its body is waited for, or has come.
@@ -149,12 +156,12 @@ impl Peer {
         self.order()
     }
 
-    /// For how long it has been in its phase, and for how long it has taken nothing.
-    fn ages(&self) -> (Duration, Duration) {
-        let now = self.now();
+    /// Its phase, for how long it has been in it, and for how long it has taken nothing.
+    fn look(&self) -> (Phase, Duration, Duration) {
+        let (now, phase) = (self.now(), self.phase.load(Relaxed));
         let age = |since: u64| Duration::from_micros(now.saturating_sub(since));
-        let since = self.phase.load(Relaxed) >> 3;
-        (age(since), age(since.max(self.progress.load(Relaxed))))
+        let since = phase >> 3;
+        (phase_of(phase), age(since), age(since.max(self.progress.load(Relaxed))))
     }
 }
 
@@ -181,9 +188,9 @@ struct State {
     regular: usize,
     /// The bytes of answers that are being taken: in all, and by whose data they are.
     untaken: usize,
-    untaken_by: HashMap<Option<u64>, usize>,
+    untaken_by: HashMap<Option<Owner>, usize>,
     /// Which connections hold how many of whose bytes.
-    held: HashMap<u64, (Option<u64>, usize)>,
+    held: HashMap<u64, (Option<Owner>, usize)>,
     /// Since when connections have been closed for want of places or of memory, how many, and when the last one was.
     episode: Option<(Instant, usize)>,
 }
@@ -207,12 +214,14 @@ impl Peers {
         self.state.lock().expect("nothing panics with it")
     }
 
-    /// Gives a connection its place, for which somebody else may have to go.
-    pub(super) fn admit(&self, address: SocketAddr) -> Arc<Peer> {
+    /// Gives a connection its place, for which somebody else may have to go. `None`: everybody is being served, also those who
+    /// ask whether the server lives.
+    pub(super) fn admit(&self, address: SocketAddr) -> Option<Arc<Peer>> {
         let mut state = self.state();
         let is_spare = state.regular >= self.places && !state.close_one(|peer| !peer.is_spare);
-        if is_spare && state.all.len() - state.regular >= SPARE_PLACES {
-            state.close_one(|peer| peer.is_spare);
+        let spare = state.all.len() - state.regular;
+        if is_spare && spare >= SPARE_PLACES && !state.close_one(|peer| peer.is_spare) {
+            return None;
         }
         let number = state.next;
         state.next += 1;
@@ -230,7 +239,7 @@ impl Peers {
         peer.enter(Phase::Fresh);
         state.regular += usize::from(!is_spare);
         state.all.insert(number, Arc::clone(&peer));
-        peer
+        Some(peer)
     }
 
     /// Closes the connection that has kept the server waiting longest.
@@ -244,20 +253,15 @@ impl Peers {
         self.left.notify_one();
     }
 
-    /// Counts an answer of so many bytes that `peer` is about to be given. `whose` data it is, if it is anybody's. Whether
+    /// Counts an answer of so many bytes that `peer` is about to be given, and that `user` has asked for. Whether
     /// there is room for it.
-    pub(super) fn gives(&self, peer: &Peer, bytes: usize, whose: Option<&str>) -> bool {
+    pub(super) fn gives(&self, peer: &Peer, bytes: usize, user: Option<Owner>) -> bool {
         if bytes >= MIN_COUNTED_BYTES {
-            let user = whose.map(|whose| {
-                let mut hasher = DefaultHasher::new();
-                whose.hash(&mut hasher);
-                hasher.finish()
-            });
             let mut state = self.state();
             let share = if user.is_some() { self.max_untaken_bytes / USER_SHARE } else { self.max_untaken_bytes };
             // A single answer always fits.
             while state.untaken_by.get(&user).is_some_and(|taken| taken + bytes > share) {
-                if !state.close_stalled(|whose| whose == user) {
+                if !state.close_stalled(|whose| *whose == user) {
                     return false;
                 }
             }
@@ -267,7 +271,7 @@ impl Peers {
                 }
             }
             state.untaken += bytes;
-            *state.untaken_by.entry(user).or_default() += bytes;
+            *state.untaken_by.entry(user.clone()).or_default() += bytes;
             state.held.insert(peer.number, (user, bytes));
         }
         peer.answer.store(bytes, Relaxed);
@@ -295,7 +299,8 @@ impl Peers {
         self.is_draining.load(Relaxed)
     }
 
-    /// Ends the connections on which nothing has been asked for `silent`, and waits until there are none.
+    /// Waits until there are no connections. Those that are idle, or become it, end after `grace`: until then somebody's request may
+    /// be on its way.
     pub(super) async fn end(&self, grace: Duration) {
         let begun = Instant::now();
         loop {
@@ -305,11 +310,12 @@ impl Peers {
                 if state.all.is_empty() {
                     return;
                 }
-                for peer in state.all.values().filter(|peer| is_over && peer.order() == Order::None) {
+                let idle = |peer: &&Arc<Peer>| matches!(peer.phase(), Phase::Fresh | Phase::Idle);
+                for peer in state.all.values().filter(idle).filter(|peer| is_over && peer.order() == Order::None) {
                     peer.tell(Order::Retire);
                 }
             }
-            let _ = time::timeout(TICK.min(grace), self.left.notified()).await;
+            let _ = time::timeout(TICK / 5, self.left.notified()).await;
         }
     }
 
@@ -324,9 +330,11 @@ impl Peers {
     fn close_late(&self) {
         let mut state = self.state();
         for peer in state.all.values() {
-            let (age, without_progress) = peer.ages();
-            match peer.phase() {
+            let (phase, age, without_progress) = peer.look();
+            match phase {
                 Phase::Fresh if age > self.head_timeout => peer.tell(Order::Close),
+                // If it does not take the refusal either.
+                Phase::Head if age > self.head_timeout + 2 * LINGER => peer.tell(Order::Close),
                 Phase::Head if age > self.head_timeout => peer.tell(Order::Expire),
                 // What was sent after the last request may be the beginning of a head, which has its time, too.
                 Phase::Idle if age > self.idle_timeout + self.head_timeout => peer.tell(Order::Close),
@@ -346,6 +354,10 @@ impl Peers {
     }
 }
 
+fn phase_of(packed: u64) -> Phase {
+    Phase::ALL[usize::try_from(packed & 7).expect("it has three bits")]
+}
+
 /// A number of microseconds; half a million years of them.
 fn micros(time: Duration) -> u64 {
     u64::try_from(time.as_micros()).unwrap_or(u64::MAX) & (u64::MAX >> 3)
@@ -356,9 +368,9 @@ impl State {
     fn close_one(&mut self, is_meant: impl Fn(&Peer) -> bool) -> bool {
         // By how soon they have to go: who owes something, and has for some time; who is idle; who has just begun.
         let rank = |peer: &Arc<Peer>| {
-            let (age, without_progress) = peer.ages();
+            let (phase, age, without_progress) = peer.look();
             let of = |owing| (if owing > PATIENCE { 2 } else { 0 }, owing);
-            let rank = match peer.phase() {
+            let rank = match phase {
                 Phase::Serving => None,
                 Phase::Idle => Some((1, age)),
                 Phase::Answer => Some(of(without_progress)),
@@ -385,10 +397,10 @@ impl State {
     }
 
     /// As [`close_one`](Self::close_one), of those who have not taken anything of an answer with such data for some time.
-    fn close_stalled(&mut self, is_meant: impl Fn(Option<u64>) -> bool) -> bool {
+    fn close_stalled(&mut self, is_meant: impl Fn(&Option<Owner>) -> bool) -> bool {
         let held: Vec<u64> =
-            self.held.iter().filter(|(_, (whose, _))| is_meant(*whose)).map(|(peer, _)| *peer).collect();
-        self.close_one(|peer| held.contains(&peer.number) && peer.ages().1 > PATIENCE)
+            self.held.iter().filter(|(_, (whose, _))| is_meant(whose)).map(|(peer, _)| *peer).collect();
+        self.close_one(|peer| held.contains(&peer.number) && peer.look().2 > PATIENCE)
     }
 
     fn remove(&mut self, peer: &Peer) {
@@ -424,7 +436,10 @@ impl State {
 mod tests {
     use std::thread::sleep;
 
+    use futures_util::FutureExt;
+
     use super::*;
+    use crate::auth::{Verifier, token};
 
     const MB: usize = 1024 * 1024;
 
@@ -435,8 +450,18 @@ mod tests {
         peers
     }
 
+    fn owners<const N: usize>() -> [Option<Owner>; N] {
+        let mut auth = config::Config::default().auth;
+        auth.secret = Some("a secret that nobody else knows of".to_owned().into());
+        let verifier = Verifier::new(&auth).now_or_never().unwrap().unwrap();
+        std::array::from_fn(|n| {
+            let token = token::mint(&auth, &format!("user-{n}"), Duration::from_mins(1)).unwrap();
+            Some(verifier.verify(&token).now_or_never().unwrap().unwrap())
+        })
+    }
+
     fn admit(peers: &Peers) -> Arc<Peer> {
-        peers.admit(([127, 0, 0, 1], 1).into())
+        peers.admit(([127, 0, 0, 1], 1).into()).unwrap()
     }
 
     #[test]
@@ -444,7 +469,7 @@ mod tests {
         let peers = peers(10);
         let [stalled, slow, quick] = [(); 3].map(|()| admit(&peers));
         for peer in [&stalled, &slow, &quick] {
-            assert!(peers.gives(peer, 1, Some("ann")));
+            assert!(peers.gives(peer, 1, None));
         }
         peers.has_taken_all(&quick);
         for _ in 0..4 {
@@ -469,17 +494,18 @@ mod tests {
     fn answers_are_counted_until_they_are_taken_or_their_peer_has_left() {
         let peers = peers(10);
         let all: Vec<_> = (0..6).map(|_| admit(&peers)).collect();
+        let [ann, bob, carl] = owners();
         // A user's share is 2 MB, but a single answer always fits.
-        assert!(peers.gives(&all[0], 3 * MB, Some("ann")));
-        assert!(!peers.gives(&all[1], MB, Some("ann")), "nobody has had time to take it");
-        assert!(peers.gives(&all[1], MIN_COUNTED_BYTES - 1, Some("ann")), "a small one is not counted");
-        assert!(peers.gives(&all[2], 2 * MB, Some("bob")));
+        assert!(peers.gives(&all[0], 3 * MB, ann.clone()));
+        assert!(!peers.gives(&all[1], MB, ann.clone()), "nobody has had time to take it");
+        assert!(peers.gives(&all[1], MIN_COUNTED_BYTES - 1, ann.clone()), "a small one is not counted");
+        assert!(peers.gives(&all[2], 2 * MB, bob.clone()));
         assert!(peers.gives(&all[3], 3 * MB, None));
-        assert!(!peers.gives(&all[4], MB, Some("carl")), "8 MB in all");
+        assert!(!peers.gives(&all[4], MB, carl.clone()), "8 MB in all");
         peers.has_taken_all(&all[0]);
-        assert!(peers.gives(&all[4], MB, Some("carl")));
+        assert!(peers.gives(&all[4], MB, carl.clone()));
         peers.leave(&all[2]);
-        assert!(peers.gives(&all[5], MB, Some("bob")));
+        assert!(peers.gives(&all[5], MB, bob.clone()));
         for peer in &all {
             peers.has_taken_all(peer);
             peers.leave(peer);
@@ -502,6 +528,10 @@ mod tests {
         assert!(spare.iter().all(|peer| peer.is_spare));
         assert_eq!(spare[0].order(), Order::Close, "the first of them has gone for the last");
         assert!(busy.iter().chain(&spare[1..]).all(|peer| peer.order() == Order::None));
+        for peer in &spare {
+            peer.enter(Phase::Serving);
+        }
+        assert!(peers.admit(([127, 0, 0, 1], 1).into()).is_none(), "everybody is being served");
         busy[0].enter(Phase::Idle);
         assert!(!admit(&peers).is_spare);
         assert_eq!(busy[0].order(), Order::Close);

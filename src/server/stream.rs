@@ -16,12 +16,12 @@ use tokio::{
 };
 
 use super::{
-    peers::{Order, Peer, Peers},
+    peers::{Peer, Peers},
     refusal,
 };
 
 /// How long a connection that is being closed goes on throwing away what the peer still sends.
-const LINGER: Duration = Duration::from_secs(3);
+pub(super) const LINGER: Duration = Duration::from_secs(3);
 /// How much is thrown away at most, in bytes.
 const MAX_DISCARDED_BYTES: usize = 16 * 1024 * 1024;
 
@@ -39,13 +39,24 @@ pub(super) struct Stream {
     lingering: Option<Pin<Box<Sleep>>>,
     discarded_bytes: usize,
     has_begun: bool,
+    /// Whether it has been given up, because a head took too long.
+    has_expired: bool,
     /// What is written in the place of something else, as far as it has not been written yet.
     replacement: Option<Bytes>,
 }
 
 impl Stream {
     pub(super) fn new(inner: TcpStream, peer: Arc<Peer>, peers: Arc<Peers>) -> Self {
-        Self { inner, peer, peers, lingering: None, discarded_bytes: 0, has_begun: false, replacement: None }
+        Self {
+            inner,
+            peer,
+            peers,
+            lingering: None,
+            discarded_bytes: 0,
+            has_begun: false,
+            has_expired: false,
+            replacement: None,
+        }
     }
 
     /// Writes what is to be written in the place of something else.
@@ -61,8 +72,11 @@ impl Stream {
 
 impl AsyncRead for Stream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, to: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if self.peer.order() == Order::Expire {
-            self.replacement.get_or_insert_with(refusal::of_slow_head);
+        if self.has_expired || self.peer.is_expired() {
+            if !self.has_expired {
+                self.has_expired = true;
+                self.replacement = Some(refusal::of_slow_head());
+            }
             ready!(self.poll_shutdown(cx))?;
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
@@ -158,7 +172,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let peers = Arc::new(Peers::new(&Config::default().server, 1));
-        let place = peers.admit(peer.local_addr().unwrap());
+        let place = peers.admit(peer.local_addr().unwrap()).unwrap();
         (Stream::new(listener.accept().await.unwrap().0, place, peers), peer)
     }
 

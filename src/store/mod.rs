@@ -67,7 +67,7 @@ pub struct Store {
     pages: Arc<Pages>,
     lanes: Arc<Lanes>,
     upkeep: Upkeep,
-    probe: Arc<Probe>,
+    probe: Arc<tokio::sync::Mutex<Probe>>,
     clock: Clock,
 }
 

@@ -46,11 +46,18 @@ pub(super) struct PoolerCheck {
     limit: Duration,
     passed: Mutex<Option<Instant>>,
     is_running: AtomicBool,
+    turn: tokio::sync::Mutex<()>,
 }
 
 impl PoolerCheck {
     pub(super) fn new(options: PgConnectOptions, limit: Duration) -> Self {
-        Self { options, limit, passed: Mutex::default(), is_running: AtomicBool::new(false) }
+        Self {
+            options,
+            limit,
+            passed: Mutex::default(),
+            is_running: AtomicBool::new(false),
+            turn: tokio::sync::Mutex::default(),
+        }
     }
 
     /// Makes sure that the trial has been passed, no longer than `max_age` ago.
@@ -58,10 +65,13 @@ impl PoolerCheck {
     /// # Errors
     /// It was not passed, which no repetition will change; or the database did not answer.
     pub(super) async fn ensure(&self, max_age: Duration) -> Result<(), sqlx::Error> {
-        let passed = *self.passed.lock().expect("nothing panics with it");
-        if passed.is_none_or(|at| at.elapsed() > max_age) {
-            self.run().await?;
-            self.note(Some(Instant::now()));
+        if !self.has_passed(max_age) {
+            // One at a time: each opens two sessions.
+            let _turn = self.turn.lock().await;
+            if !self.has_passed(max_age) {
+                self.run().await?;
+                self.note(Some(Instant::now()));
+            }
         }
         Ok(())
     }
@@ -88,6 +98,10 @@ impl PoolerCheck {
             });
         }
         Ok(())
+    }
+
+    fn has_passed(&self, max_age: Duration) -> bool {
+        self.passed.lock().expect("nothing panics with it").is_some_and(|at| at.elapsed() <= max_age)
     }
 
     fn note(&self, passed: Option<Instant>) {

@@ -17,7 +17,7 @@ use chrono::{DateTime, Utc};
 use futures_util::FutureExt;
 use sqlx::{
     Arguments, ConnectOptions, Connection, Error as SqlxError, PgConnection, Row,
-    postgres::{PgArguments, PgConnectOptions, PgRow},
+    postgres::{PgArguments, PgConnectOptions, PgDatabaseError, PgRow},
 };
 use tokio::{
     task::JoinSet,
@@ -259,6 +259,8 @@ impl Postgres {
             Ok(Err(error)) if code(&error) == CANCELLED => return Err(Failed::Lost(Arc::new(error))),
             Ok(Err(error)) if is_undone_with_connection(&error) => Failed::NotDone(Arc::new(error)),
             Ok(Err(error)) if is_lost(&error) => Failed::Lost(Arc::new(error)),
+            // It leads to a standby, and would for ever.
+            Ok(Err(error)) if code(&error) == READS_ONLY => Failed::RolledBack(Arc::new(error)),
             Ok(Err(error @ SqlxError::Database(_))) => return Err(Failed::RolledBack(Arc::new(error))),
             Ok(Err(error)) => Failed::Lost(Arc::new(error)),
             Err(_) => Failed::Lost(Arc::new(SqlxError::Io(std::io::ErrorKind::TimedOut.into()))),
@@ -735,6 +737,8 @@ fn arguments(add: impl FnOnce(&mut PgArguments) -> Result<(), sqlx::error::BoxDy
 
 /// The statement was given up.
 const CANCELLED: &str = "57014";
+/// The session takes no writes.
+const READS_ONLY: &str = "25006";
 
 /// Whether the connection has ended, and what was asked on it has not been done.
 fn is_undone_with_connection(error: &SqlxError) -> bool {
@@ -742,19 +746,23 @@ fn is_undone_with_connection(error: &SqlxError) -> bool {
         // What a statement is sent in ends with what makes it take effect, and that has not been sent.
         SqlxError::Io(error) => error.kind() == std::io::ErrorKind::BrokenPipe,
         // An operator has ended the session, or it was idle for too long. Whatever was under way in it is rolled back: once a
-        // transaction is committed PostgreSQL says so before it looks whether it has to end.
-        _ => ["57P01", "57P05"].contains(&code(error)),
+        // transaction is committed PostgreSQL says so before it looks whether it has to end. What a pooler says is worth less.
+        _ => ["57P01", "57P05"].contains(&code(error)) && routine(error) == Some("ProcessInterrupts"),
     }
 }
 
 fn code(error: &SqlxError) -> &str {
-    match error {
-        SqlxError::Database(answer) => match answer.try_downcast_ref::<sqlx::postgres::PgDatabaseError>() {
-            Some(answer) => answer.code(),
-            None => "",
-        },
-        _ => "",
-    }
+    answered(error).map_or("", PgDatabaseError::code)
+}
+
+/// Where in PostgreSQL's source it comes from.
+fn routine(error: &SqlxError) -> Option<&str> {
+    answered(error)?.routine()
+}
+
+fn answered(error: &SqlxError) -> Option<&PgDatabaseError> {
+    let SqlxError::Database(answer) = error else { return None };
+    answer.try_downcast_ref()
 }
 
 /// Whether a statement lost against another one: a lock that it could not have, a key that was made meanwhile, an owner who was

@@ -1,10 +1,15 @@
-//! Whether the database can serve, writes included, within a second.
+//! Whether the database can serve, within a second: whether it answers, has the tables, and takes writes (a SQLite is written to,
+//! a PostgreSQL is asked).
 
-use std::{io, sync::Arc, time::Duration};
+use std::{
+    io,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use sea_orm::{ConnectionTrait, DbBackend, DbErr, QueryTrait, SqlxError};
 use sqlx::{AssertSqlSafe, PgConnection};
-use tokio::{sync::Mutex, time::timeout};
+use tokio::time::timeout;
 
 use super::{
     Store, code, connections, is_read_only,
@@ -22,9 +27,15 @@ const POOLER_CHECK_AGE: Duration = Duration::from_mins(1);
 const READS_ONLY: &str = "the database only takes reads";
 pub(super) const GONE: &str = "the database's file was deleted or replaced; restart the server";
 
-/// The connection that a PostgreSQL is asked on. One that has been given up would keep those who ask later waiting, in a
-/// pool.
-pub(super) type Probe = Mutex<Option<PgConnection>>;
+/// What asks, one at a time.
+#[derive(Debug, Default)]
+pub(super) struct Probe {
+    /// The connection that a PostgreSQL is asked on. One that has been given up would keep those who ask later waiting, in a
+    /// pool.
+    connection: Option<PgConnection>,
+    /// What was found last, and when that was begun.
+    last: Option<(Instant, Result<(), Arc<DbErr>>)>,
+}
 
 impl Store {
     /// Asks the database whether it can serve, writes included.
@@ -38,30 +49,27 @@ impl Store {
         if self.lanes.queue.is_closed() {
             return Err(super::closed());
         }
-        let late = || Err(connections::unusable(SqlxError::Io(io::ErrorKind::TimedOut.into())));
-        let outcome = match self.upkeep.pooler.as_ref().zip(self.upkeep.sessions.as_ref()) {
-            Some((check, sessions)) => timeout(TIMEOUT, self.ask_postgres(check, sessions)).await,
-            None => timeout(TIMEOUT, self.ask_sqlite()).await,
-        };
-        let outcome = outcome.unwrap_or_else(|_| late());
-        outcome.map_err(|error| Fault::NotReady { reason: reason(&error), cause: Some(Arc::new(error)) })
+        let late = |_| Err(Arc::new(connections::unusable(SqlxError::Io(io::ErrorKind::TimedOut.into()))));
+        let outcome = timeout(TIMEOUT, self.probed(Instant::now())).await.unwrap_or_else(late);
+        outcome.map_err(|error| Fault::NotReady { reason: reason(&error), cause: Some(error) })
     }
 
-    async fn ask_postgres(&self, check: &Arc<PoolerCheck>, sessions: &Sessions) -> Result<(), DbErr> {
-        check.ensure_soon(POOLER_CHECK_AGE).await.map_err(connections::unusable)?;
-        let mut place = self.probe.lock().await;
-        // It is put back when it has answered.
-        let kept = place.take();
-        let was_kept = kept.is_some();
-        let outcome = ask(kept, sessions).await;
-        // A kept one may have died since.
-        let (connection, reads_only) = match outcome {
-            Err(_) if was_kept => ask(None, sessions).await,
-            outcome => outcome,
+    /// What the database says, or has said to somebody else who has asked it since. However many ask, it is asked once at a time:
+    /// nobody keeps others from asking.
+    async fn probed(&self, since: Instant) -> Result<(), Arc<DbErr>> {
+        let mut probe = self.probe.lock().await;
+        let Probe { connection, last } = &mut *probe;
+        if let Some((_, outcome)) = last.as_ref().filter(|(begun, _)| *begun >= since) {
+            return outcome.clone();
         }
-        .map_err(connections::unusable)?;
-        *place = Some(connection);
-        if reads_only { Err(DbErr::Custom(READS_ONLY.to_owned())) } else { Ok(()) }
+        let begun = Instant::now();
+        let outcome = match self.upkeep.pooler.as_ref().zip(self.upkeep.sessions.as_ref()) {
+            Some((check, sessions)) => ask_postgres(connection, check, sessions).await,
+            None => self.ask_sqlite().await,
+        };
+        let outcome = outcome.map_err(Arc::new);
+        *last = Some((begun, outcome.clone()));
+        outcome
     }
 
     async fn ask_sqlite(&self) -> Result<(), DbErr> {
@@ -70,6 +78,30 @@ impl Store {
         let write = "update seaql_migrations set applied_at = applied_at";
         self.upkeep.write.execute_unprepared(write).await.map(drop)
     }
+}
+
+/// Asks PostgreSQL, on the connection at this place or on a new one.
+async fn ask_postgres(
+    place: &mut Option<PgConnection>,
+    check: &Arc<PoolerCheck>,
+    sessions: &Sessions,
+) -> Result<(), DbErr> {
+    check.ensure_soon(POOLER_CHECK_AGE).await.map_err(connections::unusable)?;
+    // It is put back when it has answered.
+    let kept = place.take();
+    let was_kept = kept.is_some();
+    // A kept one may have died since.
+    let (connection, reads_only) = match ask(kept, sessions).await {
+        Err(_) if was_kept => ask(None, sessions).await,
+        outcome => outcome,
+    }
+    .map_err(connections::unusable)?;
+    if reads_only {
+        // Another one may lead elsewhere.
+        return Err(DbErr::Custom(READS_ONLY.to_owned()));
+    }
+    *place = Some(connection);
+    Ok(())
 }
 
 /// Asks every table for nothing, and whether the database takes only reads.

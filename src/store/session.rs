@@ -46,7 +46,12 @@ impl Sessions {
                 outcome => return outcome,
             }
         }
-        let mut connection = self.plain.connect().await?;
+        let connection = self.plain.connect().await;
+        if connection.is_err() {
+            // When it is back it may be another one.
+            self.is_refused.store(false, Relaxed);
+        }
+        let mut connection = connection?;
         if !self.was_missed.load(Relaxed) {
             self.look(&mut connection).await?;
             self.was_missed.store(true, Relaxed);

@@ -148,6 +148,9 @@ impl Sqlite {
         let mut log = self.file.path().as_os_str().to_owned();
         log.push("-wal");
         let has_grown = fs::metadata(log).is_ok_and(|log| log.len() > MAX_LOG_BYTES.into());
+        if !has_grown {
+            *failed = None;
+        }
         if !has_grown || failed.is_some_and(|at| at.elapsed() < LOG_PAUSE) {
             return;
         }

@@ -157,7 +157,7 @@ pub(super) fn create(waits: Waits, has_keys: bool) -> String {
 /// $1 owner, $2 id, $3 title, $4 description, $5 time of completion, $6 time.
 ///
 /// As [`create`] for a single request without a key, which an idle server is asked for: half the work for the database. The same
-/// row, or none if the request was left out.
+/// row, or none if the request was left out. It waits for no lock that it would have to limit.
 pub(super) fn create_one() -> String {
     format!(
         "with owner as ( \

@@ -239,3 +239,28 @@ async fn the_header_is_read_strictly_but_its_scheme_in_any_case() {
     call().header("Cookie", format!("token={0}; better-auth.session_token={0}", ann.token)).send().await.is(401);
     nobody.call(Method::GET, format!("{}?access_token={}", ann.tasks(), ann.token)).send().await.is(401);
 }
+
+#[tokio::test]
+async fn a_token_with_anything_else_in_it_is_refused() {
+    let app = app().await;
+    let ann = app.new_user();
+    ann.list("").await.is(200);
+    let seed = fastrand::u64(..);
+    let mut random = fastrand::Rng::with_seed(seed);
+    for n in 0..300 {
+        let mut token = ann.token.clone().into_bytes();
+        let at = random.usize(0..token.len());
+        let other = b"AZaz09-_.=+/ ~"[random.usize(0..14)];
+        match random.u8(0..3) {
+            0 => token[at] = other,
+            1 => token.insert(at, other),
+            _ => _ = token.remove(at),
+        }
+        let token = String::from_utf8(token).unwrap();
+        // A space before it is none of its own.
+        if token.trim() != ann.token {
+            let reply = ann.with_token(&token).list("").await;
+            assert_eq!(reply.status, 401, "{token}, number {n} of seed {seed}");
+        }
+    }
+}
