@@ -336,8 +336,6 @@ impl Peers {
                 // If it does not take the refusal either.
                 Phase::Head if age > self.head_timeout + 2 * LINGER => peer.tell(Order::Close),
                 Phase::Head if age > self.head_timeout => peer.tell(Order::Expire),
-                // What was sent after the last request may be the beginning of a head, which has its time, too.
-                Phase::Idle if age > self.idle_timeout + self.head_timeout => peer.tell(Order::Close),
                 Phase::Idle if age > self.idle_timeout => peer.tell(Order::Retire),
                 Phase::Answer => {
                     let size = peer.answer.load(Relaxed);
