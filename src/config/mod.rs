@@ -65,8 +65,8 @@ pub struct Server {
     /// How large the head of a request may be, in bytes. 8,192 to 1,048,576, default 65,536.
     pub max_head_bytes: BoundedInteger<8_192, 1_048_576>,
     /// How much memory answers may take that wait for their peers to take them, in MB (of 2^20 bytes). 8 to 4,096, default
-    /// 32; one user's have a quarter of it. Who takes nothing is then disconnected; if that does not suffice, further large
-    /// answers are 503.
+    /// 32; one user's have a quarter of it. As many more wait a moment for room. Who takes nothing is then disconnected; if
+    /// that does not suffice, further large answers are 503.
     pub max_untaken_mb: BoundedInteger<8, 4_096>,
     /// The path below which a proxy serves the API, such as `/todo`, if it strips that before it passes a request on.
     /// `Location`, `Link` and the docs page then lead there. Default: none.

@@ -134,10 +134,10 @@ impl Edge {
             None => false,
         };
         let length = if method == Method::HEAD { 0 } else { length };
-        if !self.peers.gives(peer, length, drawn.owner()) {
+        if !self.peers.gives(peer, length, drawn.owner()).await {
             Self::report(&Fault::Crowded, &mut line);
             answer = Fault::Crowded.answer(&request_id);
-            self.peers.gives(peer, 0, None);
+            self.peers.gives(peer, 0, None).await;
         }
 
         let is_failure = answer.status().is_server_error();

@@ -37,6 +37,10 @@ const SPARE_PLACES: usize = 16;
 const MIN_COUNTED_BYTES: usize = 16 * 1024;
 /// What one user's answers may take of what is allowed in all.
 const USER_SHARE: usize = 4;
+/// How long an answer waits for room: long enough for those who take nothing to be found out.
+const ROOM_TIMEOUT: Duration = Duration::from_millis(1_500);
+/// How often it looks.
+const ROOM_PAUSE: Duration = Duration::from_millis(10);
 /// After this time without another closed connection an episode is over.
 const EPISODE_END: Duration = Duration::from_secs(10);
 
@@ -189,6 +193,8 @@ struct State {
     /// The bytes of answers that are being taken: in all, and by whose data they are.
     untaken: usize,
     untaken_by: HashMap<Option<Owner>, usize>,
+    /// The bytes of answers that wait for room.
+    waiting: usize,
     /// Which connections hold how many of whose bytes.
     held: HashMap<u64, (Option<Owner>, usize)>,
     /// Since when connections have been closed for want of places or of memory, how many, and when the last one was.
@@ -253,9 +259,34 @@ impl Peers {
         self.left.notify_one();
     }
 
-    /// Counts an answer of so many bytes that `peer` is about to be given, and that `user` has asked for. Whether
-    /// there is room for it.
-    pub(super) fn gives(&self, peer: &Peer, bytes: usize, user: Option<Owner>) -> bool {
+    /// Counts an answer of so many bytes that `peer` is about to be given, and that `user` has asked for. If there is no room for it,
+    /// it waits a moment for others to take theirs, as far as there is room for those who wait. Whether there is.
+    pub(super) async fn gives(&self, peer: &Peer, bytes: usize, user: Option<Owner>) -> bool {
+        if self.counts(peer, bytes, user.clone()) {
+            return true;
+        }
+        let Some(_waiting) = self.waits(bytes) else { return false };
+        let begun = Instant::now();
+        while begun.elapsed() < ROOM_TIMEOUT {
+            time::sleep(ROOM_PAUSE).await;
+            if self.counts(peer, bytes, user.clone()) {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Counts an answer that waits for room, until that is dropped.
+    fn waits(&self, bytes: usize) -> Option<Waiting<'_>> {
+        let mut state = self.state();
+        let fits = state.waiting + bytes <= self.max_untaken_bytes;
+        fits.then(|| {
+            state.waiting += bytes;
+            Waiting { peers: self, bytes }
+        })
+    }
+
+    fn counts(&self, peer: &Peer, bytes: usize, user: Option<Owner>) -> bool {
         if bytes >= MIN_COUNTED_BYTES {
             let mut state = self.state();
             let share = if user.is_some() { self.max_untaken_bytes / USER_SHARE } else { self.max_untaken_bytes };
@@ -349,6 +380,18 @@ impl Peers {
             }
         }
         state.end_episode();
+    }
+}
+
+/// An answer that waits for room.
+struct Waiting<'p> {
+    peers: &'p Peers,
+    bytes: usize,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.peers.state().waiting -= self.bytes;
     }
 }
 
@@ -467,7 +510,7 @@ mod tests {
         let peers = peers(10);
         let [stalled, slow, quick] = [(); 3].map(|()| admit(&peers));
         for peer in [&stalled, &slow, &quick] {
-            assert!(peers.gives(peer, 1, None));
+            assert!(peers.counts(peer, 1, None));
         }
         peers.has_taken_all(&quick);
         for _ in 0..4 {
@@ -479,7 +522,7 @@ mod tests {
         assert_eq!([&stalled, &slow, &quick].map(|peer| peer.order()), [Order::Close, Order::Close, Order::None]);
 
         let large = admit(&peers);
-        assert!(peers.gives(&large, MB, None));
+        assert!(peers.counts(&large, MB, None));
         for _ in 0..4 {
             sleep(Duration::from_millis(100));
             large.has_taken_some();
@@ -494,16 +537,16 @@ mod tests {
         let all: Vec<_> = (0..6).map(|_| admit(&peers)).collect();
         let [ann, bob, carl] = owners();
         // A user's share is 2 MB, but a single answer always fits.
-        assert!(peers.gives(&all[0], 3 * MB, ann.clone()));
-        assert!(!peers.gives(&all[1], MB, ann.clone()), "nobody has had time to take it");
-        assert!(peers.gives(&all[1], MIN_COUNTED_BYTES - 1, ann.clone()), "a small one is not counted");
-        assert!(peers.gives(&all[2], 2 * MB, bob.clone()));
-        assert!(peers.gives(&all[3], 3 * MB, None));
-        assert!(!peers.gives(&all[4], MB, carl.clone()), "8 MB in all");
+        assert!(peers.counts(&all[0], 3 * MB, ann.clone()));
+        assert!(!peers.counts(&all[1], MB, ann.clone()), "nobody has had time to take it");
+        assert!(peers.counts(&all[1], MIN_COUNTED_BYTES - 1, ann.clone()), "a small one is not counted");
+        assert!(peers.counts(&all[2], 2 * MB, bob.clone()));
+        assert!(peers.counts(&all[3], 3 * MB, None));
+        assert!(!peers.counts(&all[4], MB, carl.clone()), "8 MB in all");
         peers.has_taken_all(&all[0]);
-        assert!(peers.gives(&all[4], MB, carl.clone()));
+        assert!(peers.counts(&all[4], MB, carl.clone()));
         peers.leave(&all[2]);
-        assert!(peers.gives(&all[5], MB, bob.clone()));
+        assert!(peers.counts(&all[5], MB, bob.clone()));
         for peer in &all {
             peers.has_taken_all(peer);
             peers.leave(peer);
