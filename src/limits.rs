@@ -241,7 +241,7 @@ mod tests {
         assert_eq!(ask(&peer.to_string()), (Ok(()), told(r#""address";r=1;t=2"#)));
         assert_eq!(ask(&peer.to_string()), (Ok(()), told(r#""address";r=0;t=4"#)));
         let (refusal, left) = ask(&peer.to_string());
-        assert_eq!(refusal.unwrap_err(), "This address has sent too many requests. Try again in 2 seconds.");
+        assert_eq!(refusal.unwrap_err(), "This address has sent too many requests. Try again in 2 s.");
         assert_eq!(left, told(r#""address";r=0;t=4"#));
         // Another one has its own; one customer's in IPv6 have one.
         assert!(ask("192.0.2.2:1").0.is_ok());

@@ -23,22 +23,18 @@ use support::{
     postgres::{execute, private},
     process::{Server, complaint, signal},
 };
-use tempfile::{TempDir, tempdir};
+use tempfile::tempdir;
 use tokio::time::sleep;
 
 /// Ends every session of the server's.
 const TERMINATE: &str = "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'taskpact'";
-
-fn serve(here: &TempDir, url: &str, settings: &[(&str, &str)]) -> Server {
-    Server::start(here.path(), &[&[("BETTER_AUTH_SECRET", SECRET), ("DATABASE_URL", url)], settings].concat())
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sessions_that_are_ended_cost_nobody_an_error() {
     let here = tempdir().unwrap();
     let Some(database) = private(|_| {}, &[]) else { return };
     let url = database.url("postgres");
-    let server = serve(&here, &url, &[]);
+    let server = Server::on(here.path(), &url, &[]);
     let ann = server.user("ann");
     ann.create("t").await;
 
@@ -107,7 +103,7 @@ async fn what_is_given_up_is_taken_back_and_readiness_answers_within_a_second() 
     let here = tempdir().unwrap();
     let Some(database) = private(|_| {}, &[]) else { return };
     let url = database.url("postgres");
-    let server = serve(&here, &url, &[]);
+    let server = Server::on(here.path(), &url, &[]);
     let ann = server.user("ann");
     ann.create("t").await;
     let ready = || ann.call(Method::GET, "/health/ready").send();
@@ -159,7 +155,7 @@ async fn a_server_that_is_frozen_holds_up_nobody() {
     let here = tempdir().unwrap();
     let Some(database) = private(|_| {}, &[]) else { return };
     let url = database.url("postgres");
-    let (frozen, other) = (serve(&here, &url, &[]), serve(&here, &url, &[]));
+    let (frozen, other) = (Server::on(here.path(), &url, &[]), Server::on(here.path(), &url, &[]));
     let (ann, bob) = (other.user("ann"), other.user("bob"));
     let task = ann.create("t").await;
     let id = task["id"].as_str().unwrap();
@@ -242,7 +238,7 @@ async fn what_is_no_postgresql_is_waited_for() {
 async fn a_database_that_isolates_more_by_default_behaves_the_same() {
     let here = tempdir().unwrap();
     let Some(database) = private(|_| {}, &["-c", "default_transaction_isolation=serializable"]) else { return };
-    let servers = [0, 1].map(|_| serve(&here, &database.url("postgres"), &[]));
+    let servers = [0, 1].map(|_| Server::on(here.path(), &database.url("postgres"), &[]));
     let anns = servers.each_ref().map(|server| server.user("ann"));
     let task = anns[0].create("t").await;
     let id = task["id"].as_str().unwrap().to_owned();

@@ -25,7 +25,7 @@ use support::{
     process::{Server, complaint, printed, start_eight},
     unused_id,
 };
-use tempfile::{TempDir, tempdir};
+use tempfile::tempdir;
 use tokio::{
     io::AsyncReadExt,
     net::{
@@ -51,7 +51,8 @@ async fn eight_processes_may_start_at_once_on_an_empty_database() {
 async fn a_database_that_stops_and_comes_back_needs_no_restart() {
     let here = tempdir().unwrap();
     let Some(database) = private(|_| {}, &[]) else { return };
-    let server = serve(&here, &database.url("postgres"), &[("TASKPACT_DATABASE__ACQUIRE_TIMEOUT_MS", "500")]);
+    let server =
+        Server::on(here.path(), &database.url("postgres"), &[("TASKPACT_DATABASE__ACQUIRE_TIMEOUT_MS", "500")]);
     let ann = server.user("ann");
     let task = ann.create("Before").await;
     let ready = || ann.call(hyper::Method::GET, "/health/ready").send();
@@ -101,7 +102,7 @@ async fn what_somebody_else_has_locked_delays_its_own_requests_only() {
     let here = tempdir().unwrap();
     let Some(database) = private(|_| {}, &[]) else { return };
     let url = database.url("postgres");
-    let server = serve(&here, &url, &[]);
+    let server = Server::on(here.path(), &url, &[]);
     let (ann, bob) = (server.user("ann"), server.user("bob"));
     let (task, other) = (ann.create("locked").await, ann.create("free").await);
     let (task, other) = (task["id"].as_str().unwrap(), other["id"].as_str().unwrap());
@@ -157,7 +158,7 @@ async fn users_who_are_locked_hold_up_no_connection_that_others_need() {
     let here = tempdir().unwrap();
     let Some(database) = private(|_| {}, &[]) else { return };
     let url = database.url("postgres");
-    let server = serve(&here, &url, &[]);
+    let server = Server::on(here.path(), &url, &[]);
     // As many as there are connections for requests, one request each.
     let users: Vec<_> = (0..6).map(|n| server.user(&format!("locked-{n}"))).collect();
     for user in &users {
@@ -188,7 +189,7 @@ async fn a_row_that_is_locked_keeps_nobody_else_waiting() {
     let here = tempdir().unwrap();
     let Some(database) = private(|_| {}, &[]) else { return };
     let url = database.url("postgres");
-    let server = serve(&here, &url, &[("TASKPACT_SERVER__REQUEST_TIMEOUT_MS", "400")]);
+    let server = Server::on(here.path(), &url, &[("TASKPACT_SERVER__REQUEST_TIMEOUT_MS", "400")]);
     let (ann, bob) = (server.user("ann"), server.user("bob"));
     let task = ann.create("t").await;
     let lock = Lock::take(&url).await;
@@ -218,7 +219,7 @@ async fn a_row_that_is_locked_does_not_keep_a_stopping_server() {
     let here = tempdir().unwrap();
     let Some(database) = private(|_| {}, &[]) else { return };
     let url = database.url("postgres");
-    let server = serve(&here, &url, &[("TASKPACT_SERVER__SHUTDOWN_TIMEOUT_SECS", "1")]);
+    let server = Server::on(here.path(), &url, &[("TASKPACT_SERVER__SHUTDOWN_TIMEOUT_SECS", "1")]);
     let ann = server.user("ann");
     let task = ann.create("t").await;
     let lock = Lock::take(&url).await;
@@ -272,8 +273,11 @@ async fn the_log_holds_nothing_private_whatever_happens() {
     let here = tempdir().unwrap();
     let Some(database) = private(|_| {}, &[]) else { return };
     let url = format!("postgres://taskpact:xyzzy-password@127.0.0.1:{}/postgres?schema=xyzzy-schema", database.port);
-    let server =
-        serve(&here, &url, &[("TASKPACT_LOG__FILTER", "trace"), ("TASKPACT_DATABASE__ACQUIRE_TIMEOUT_MS", "300")]);
+    let server = Server::on(
+        here.path(),
+        &url,
+        &[("TASKPACT_LOG__FILTER", "trace"), ("TASKPACT_DATABASE__ACQUIRE_TIMEOUT_MS", "300")],
+    );
     server.wait_for("`database.url` has parameters that are not known here and are ignored: schema");
     let ann = server.user("xyzzy-user");
     let task = ann.create("xyzzy-title").await;
@@ -395,8 +399,8 @@ async fn a_connection_that_went_silent_is_replaced() {
     let Some(database) = private(|_| {}, &[]) else { return };
     let link = Link::to(database.port).await;
     let url = format!("postgres://taskpact@127.0.0.1:{}/postgres", link.port);
-    let server = serve(
-        &here,
+    let server = Server::on(
+        here.path(),
         &url,
         &[("TASKPACT_DATABASE__MAX_CONNECTIONS", "1"), ("TASKPACT_SERVER__REQUEST_TIMEOUT_MS", "500")],
     );
@@ -422,7 +426,7 @@ async fn a_connection_that_went_silent_is_replaced() {
 async fn a_statement_is_planned_once_a_connection_and_again_when_its_sets_have_doubled() {
     let here = tempdir().unwrap();
     let Some(database) = private(|_| {}, &["-c", "log_min_duration_statement=0"]) else { return };
-    let server = serve(&here, &database.url("postgres"), &[("TASKPACT_DATABASE__MAX_CONNECTIONS", "1")]);
+    let server = Server::on(here.path(), &database.url("postgres"), &[("TASKPACT_DATABASE__MAX_CONNECTIONS", "1")]);
     let ann = server.user("ann");
     for _ in 0..10 {
         let task = ann.create("t").await;
@@ -456,7 +460,7 @@ async fn each_operation_is_one_round_trip_also_with_a_key() {
     let Some(database) = private(|_| {}, &[]) else { return };
     let link = Link::with(database.port, Duration::from_millis(5)).await;
     let url = format!("postgres://taskpact@127.0.0.1:{}/postgres", link.port);
-    let server = serve(&here, &url, &[("TASKPACT_DATABASE__MAX_CONNECTIONS", "1")]);
+    let server = Server::on(here.path(), &url, &[("TASKPACT_DATABASE__MAX_CONNECTIONS", "1")]);
     let ann = server.user("ann");
     let post = || ann.call(hyper::Method::POST, ann.tasks()).json(json!({"title": "t"}));
 
@@ -505,18 +509,13 @@ async fn who_asks_often_whether_it_is_ready_keeps_nobody_from_asking() {
     let Some(database) = private(|_| {}, &[]) else { return };
     let link = Link::with(database.port, Duration::from_millis(5)).await;
     let url = format!("postgres://taskpact@127.0.0.1:{}/postgres", link.port);
-    let server = serve(&here, &url, &[]);
+    let server = Server::on(here.path(), &url, &[]);
     let anybody = server.user("anybody");
     let (before, started) = (link.trips(), Instant::now());
     for reply in at_once(300, |_| anybody.clone().call(hyper::Method::GET, "/health/ready").send()).await {
         reply.is(200);
     }
     assert!(started.elapsed() < Duration::from_secs(2) && link.trips() - before < 60, "{}", link.trips() - before);
-}
-
-/// A server on this database, with these settings beside its secret.
-fn serve(here: &TempDir, url: &str, settings: &[(&str, &str)]) -> Server {
-    Server::start(here.path(), &[&[("BETTER_AUTH_SECRET", SECRET), ("DATABASE_URL", url)], settings].concat())
 }
 
 /// A certificate authority, and what it signed for `name`.
@@ -602,12 +601,12 @@ async fn a_database_that_only_reads_serves_reads_and_is_not_ready() {
     let here = tempdir().unwrap();
     let Some(database) = private(|_| {}, &[]) else { return };
     let url = database.url("postgres");
-    let server = serve(&here, &url, &[]);
+    let server = Server::on(here.path(), &url, &[]);
     server.user("ann").create("Before").await;
     server.stop();
 
     execute(&url, "alter database postgres set default_transaction_read_only = on").await;
-    let server = serve(&here, &url, &[]);
+    let server = Server::on(here.path(), &url, &[]);
     server.wait_for("the database only takes reads");
     let ann = server.user("ann");
     assert_eq!(ann.titles("").await, ["Before"]);
@@ -615,6 +614,15 @@ async fn a_database_that_only_reads_serves_reads_and_is_not_ready() {
     let ready = ann.call(hyper::Method::GET, "/health/ready").send().await;
     let detail = ready.is_problem(503, "unavailable").detail();
     assert_eq!(detail, "The server is not ready: the database only takes reads.");
+
+    // Sessions that began like that stay like that; they are given up.
+    execute(&url, "begin read write; alter database postgres reset default_transaction_read_only; commit").await;
+    let mut refused = 0;
+    for _ in 0..40 {
+        refused += usize::from(ann.post(json!({"title": "t"})).await.status != 201);
+    }
+    assert!(refused <= 6, "{refused}: each connection once at most");
+    ann.call(hyper::Method::GET, "/health/ready").send().await.is(200);
     server.stop();
 }
 
@@ -623,13 +631,16 @@ async fn tables_that_are_not_distributed_where_others_are_are_named() {
     let here = tempdir().unwrap();
     let Some(database) = private(|_| {}, &[]) else { return };
     let url = database.url("postgres");
-    let server = serve(&here, &url, &[]);
+    let server = Server::on(here.path(), &url, &[]);
     assert!(!server.complained().contains("distributed"));
     server.stop();
     // As Citus keeps account of them.
     execute(&url, "create table pg_dist_partition (logicalrelid regclass)").await;
+    let server = Server::on(here.path(), &url, &[]);
+    assert!(!server.complained().contains("distributed"), "it is installed, and not used");
+    server.stop();
     execute(&url, "insert into pg_dist_partition values ('users'), ('tasks')").await;
-    let server = serve(&here, &url, &[]);
+    let server = Server::on(here.path(), &url, &[]);
     server.wait_for(
         "requests fail until tables are distributed: select create_distributed_table('idempotency_keys', 'user_id')",
     );

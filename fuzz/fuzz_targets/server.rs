@@ -1,9 +1,8 @@
 //! The operations on a database of their own, without a network.
 
-use std::{collections::HashMap, sync::LazyLock, time::Duration};
+use std::{sync::LazyLock, time::Duration};
 
-use poem::{Endpoint, Request, Response, Route, RouteMethod, error::ResponseError, http::StatusCode};
-use poem_openapi::OpenApi;
+use poem::{Endpoint, Request, Response, Route, error::ResponseError, http::StatusCode};
 use serde_json::json;
 use taskpact::{
     api,
@@ -40,13 +39,7 @@ pub static SERVER: LazyLock<Server> = LazyLock::new(|| {
         store.migrate_up().await.unwrap();
         (Verifier::new(&config.auth).await.unwrap(), store)
     });
-    let mut table = HashMap::new();
-    api::operations(store).add_routes(&mut table);
-    let mut routes = Route::new();
-    for (path, methods) in table {
-        let methods = methods.into_iter().fold(RouteMethod::new(), |all, (method, run)| all.method(method, run));
-        routes = routes.at(path, methods);
-    }
+    let routes = api::add_routes(store, Route::new());
     let token = token::mint(&config.auth, USER, Duration::from_secs(86_400)).unwrap();
     Server { runtime, routes, verifier, contract: Contract::new(), token, _folder: folder }
 });

@@ -2,7 +2,10 @@
 //!
 //! A comment on an operation is published: it is written for the client, in full sentences.
 
-use poem_openapi::Tags;
+use std::collections::HashMap;
+
+use poem::{Route, RouteMethod};
+use poem_openapi::{OpenApi, Tags};
 
 use crate::store::Store;
 
@@ -16,10 +19,17 @@ pub use tasks::Tasks;
 /// The one list of operations.
 pub type Operations = (Tasks, Health);
 
-/// The operations on `store`.
+/// Adds the operations on `store` to `routes`. As `OpenApiService` does it, but without its cookies and its own reading of the
+/// query, which nobody uses.
 #[must_use]
-pub fn operations(store: Store) -> Operations {
-    (Tasks::new(store.clone()), Health::new(store))
+pub fn add_routes(store: Store, routes: Route) -> Route {
+    let mut table = HashMap::new();
+    let operations: Operations = (Tasks::new(store.clone()), Health::new(store));
+    operations.add_routes(&mut table);
+    table.into_iter().fold(routes, |routes, (path, methods)| {
+        let methods = methods.into_iter().fold(RouteMethod::new(), |all, (method, run)| all.method(method, run));
+        routes.at(path, methods)
+    })
 }
 
 #[derive(Tags)]

@@ -110,8 +110,8 @@ pub struct Database {
     /// `sqlite://path/to/file.db`, or `postgres://user:password@host/name` with `?sslmode=verify-full` for a server that
     /// is reached over a network. Default: `sqlite://data/taskpact.db`. A missing SQLite file is made.
     pub url: DatabaseUrl,
-    /// How many connections serve requests at most, 1 to 1,000, default 6; one more is for upkeep (on PostgreSQL two). Requests share them, so a
-    /// few are enough. On SQLite these are readers; one more writes.
+    /// How many connections serve requests at most, 1 to 1,000, default 6; one more is for upkeep (on PostgreSQL two). Requests
+    /// share them, so a few are enough. On SQLite these are readers; one more writes.
     pub max_connections: BoundedInteger<1, 1_000>,
     /// How long a request waits for its turn at the database before it is answered 503, in milliseconds. 10 to 60,000,
     /// default 3,000. Keep it below `server.request_timeout_ms`.

@@ -95,7 +95,7 @@ pub enum Fault {
     #[error("This `Idempotency-Key` was used for another request. A new request needs a new key.")]
     KeyReused,
     /// A user, or an address, has asked more than it may.
-    #[error("This {whose} has sent too many requests. Try again in {wait_secs} seconds.")]
+    #[error("This {whose} has sent too many requests. Try again in {wait_secs} s.")]
     TooManyRequests {
         /// What has been counted: `user` or `address`.
         whose: &'static str,

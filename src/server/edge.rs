@@ -1,12 +1,12 @@
 //! What every request passes on its way in, and every answer on its way out: the request's id, cross-origin rules, the
 //! deadline, the last word on failures, and one line in the log.
 
-use std::{collections::HashMap, fmt, panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{fmt, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use futures_util::FutureExt;
 use hyper::body::{Body as _, Incoming};
 use poem::{
-    Body, Endpoint, Request, Response, Route, RouteMethod,
+    Body, Endpoint, Request, Response, Route,
     http::{
         HeaderValue, Method, Uri, Version,
         header::{CONNECTION, EXPECT, HOST, X_CONTENT_TYPE_OPTIONS},
@@ -14,7 +14,6 @@ use poem::{
     },
     web::{LocalAddr, RemoteAddr},
 };
-use poem_openapi::OpenApi;
 use tokio::time;
 
 use super::{
@@ -63,15 +62,8 @@ impl fmt::Debug for Edge {
 
 impl Edge {
     pub(super) fn new(config: &Config, store: Store, verifier: Verifier, limits: Limits, peers: Arc<Peers>) -> Self {
-        // As `OpenApiService` does it, but without its cookies and its own reading of the query, which nobody uses.
-        let mut table = HashMap::new();
-        api::operations(store).add_routes(&mut table);
         let contract = Contract::new();
-        let mut routes = contract::routes(&contract);
-        for (path, methods) in table {
-            let methods = methods.into_iter().fold(RouteMethod::new(), |all, (method, run)| all.method(method, run));
-            routes = routes.at(path, methods);
-        }
+        let routes = api::add_routes(store, contract::routes(&contract));
         Self {
             routes,
             verifier,

@@ -11,6 +11,7 @@ use std::{
 use futures_util::FutureExt;
 use hyper::{Request, Response, body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
+use rustix::io::Errno;
 use tokio::{
     net::{TcpListener, TcpStream},
     task::JoinSet,
@@ -118,7 +119,7 @@ impl Server {
                 }
                 Err(error) => {
                     // Too many files are open, here or in the whole system.
-                    if matches!(error.raw_os_error(), Some(23 | 24)) {
+                    if matches!(Errno::from_io_error(&error), Some(Errno::MFILE | Errno::NFILE)) {
                         self.peers.make_room();
                     }
                     // Once for all of a time in which it does not succeed.
@@ -157,6 +158,7 @@ impl Server {
         };
         let stream = Stream::new(stream, Arc::clone(&peer), peers);
         let connection = http1::Builder::new()
+            // hyper would count the time between two requests, too; `peers.rs` tells them apart.
             .header_read_timeout(None)
             .max_buf_size(self.max_head_bytes)
             // Some close their sending side as soon as they have asked, and wait for the answer.

@@ -61,7 +61,8 @@ impl Store {
         Ok(pending)
     }
 
-    /// The tables that an engine which spreads rows over machines (Citus) has not been told to spread, as statements that tell it.
+    /// Where an engine spreads rows over machines (Citus): the tables that it has not been told to spread though it has others, as
+    /// statements that tell it.
     ///
     /// # Errors
     /// The database did not answer.
@@ -77,6 +78,10 @@ impl Store {
         );
         let rows = self.upkeep.read.query_all_raw(Statement::from_string(DbBackend::Postgres, ask)).await?;
         let missing: Vec<String> = rows.iter().map(|row| row.try_get_by_index(0)).collect::<Result<_, _>>()?;
+        if missing.len() == DISTRIBUTED.len() {
+            // It is there, and not used for this.
+            return Ok(Vec::new());
+        }
         let statement =
             |(table, column): &(&str, &str)| format!("select create_distributed_table('{table}', '{column}')");
         Ok(DISTRIBUTED.iter().filter(|(table, _)| missing.iter().any(|name| name == table)).map(statement).collect())

@@ -408,7 +408,7 @@ async fn a_user_can_be_limited() {
     }
     let refused = ann.post(json!({"title": "t"})).await;
     assert_eq!(refused.is_problem(429, "too-many-requests").header("retry-after"), Some("1"));
-    assert_eq!(refused.detail(), "This user has sent too many requests. Try again in 1 seconds.");
+    assert_eq!(refused.detail(), "This user has sent too many requests. Try again in 1 s.");
     // Others are not, nor is who merely asks at somebody's path, nor whether the server is well.
     bob.list("").await.is(200);
     bob.call(Method::GET, ann.tasks()).send().await.is_problem(403, "forbidden");

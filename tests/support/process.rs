@@ -105,6 +105,11 @@ impl Server {
         server
     }
 
+    /// Starts the program on this database, with these settings beside its secret, and waits until it listens.
+    pub fn on(directory: &Path, url: &str, settings: &[(&str, &str)]) -> Self {
+        Self::start(directory, &[&[("BETTER_AUTH_SECRET", SECRET), ("DATABASE_URL", url)], settings].concat())
+    }
+
     pub fn wait_until_it_listens(&mut self) {
         let started = Instant::now();
         while !self.printed().contains("is listening") && !self.complained().contains(r#""message":"listening""#) {
