@@ -33,17 +33,6 @@ pub(crate) fn uuid() -> MetaSchema {
     MetaSchema { min_length: Some(36), max_length: Some(36), ..MetaSchema::new_with_format("string", "uuid") }
 }
 
-/// The entity tag of a task.
-pub(crate) fn entity_tag() -> MetaSchema {
-    MetaSchema {
-        example: Some("\"2\"".into()),
-        min_length: Some(3),
-        max_length: Some(12),
-        pattern: Some(r#"^"[1-9][0-9]{0,9}"$"#.to_owned()),
-        ..MetaSchema::new("string")
-    }
-}
-
 /// Describes a type to poem-openapi by its schema. The type itself is written, and read, by serde.
 macro_rules! published {
     ($name:ident, $schema:expr) => {

@@ -3,7 +3,7 @@
 //! Replies are serialised, and bodies are read, by serde; poem-openapi's derives only describe the types. The test client
 //! holds every exchange against that description, so the two can't disagree unnoticed.
 
-use std::fmt;
+use std::{fmt, sync::LazyLock};
 
 use chrono::{DateTime, Datelike, SubsecRound, Timelike, Utc};
 use poem_openapi::{
@@ -12,6 +12,7 @@ use poem_openapi::{
     types::{Example, MaybeUndefined},
 };
 use serde::{Deserialize, Serialize, Serializer};
+use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use crate::schema::{published, uuid};
@@ -172,24 +173,68 @@ pub struct Task {
     pub created_at: Timestamp,
     /// When it last changed. UTC.
     pub updated_at: Timestamp,
-    /// How many times the task has been written, the creation included. The `ETag` of the task is this number in double
-    /// quotes.
+    /// How many times the task has been written, the creation included. In double quotes it is what `If-Match` takes for the
+    /// task as it is here.
     #[oai(validator(minimum(value = "1"), maximum(value = "2147483647")))]
     pub version: i32,
 }
 
+impl Task {
+    /// A time in an example.
+    pub(crate) fn example_time(text: &str) -> Timestamp {
+        Timestamp(text.parse().expect("an example's time is RFC 3339"))
+    }
+
+    /// The opaque part of the task's entity tag: its version, and [`shape`], so that it changes when either does.
+    #[must_use]
+    pub fn tag(&self) -> String {
+        format!("{}-{}", self.version, shape())
+    }
+
+    /// Its entity tag, as the contract shows it.
+    pub(crate) fn tag_schema() -> MetaSchema {
+        MetaSchema {
+            example: Some(format!("\"{}\"", Self::example().tag()).into()),
+            // Looser than it is: nobody but the server has to know what is in it.
+            min_length: Some(3),
+            max_length: Some(66),
+            pattern: Some(r#"^"[!#-~]{1,64}"$"#.to_owned()),
+            ..MetaSchema::new("string")
+        }
+    }
+
+    /// The version that a tag is of, whatever the shape. Tags that no task ever has are of none.
+    #[must_use]
+    pub fn version_of_tag(tag: &str) -> Option<i32> {
+        let (version, shape) = tag.split_once('-').unwrap_or((tag, "0"));
+        let is_shape = !shape.is_empty() && shape.bytes().all(|byte| byte.is_ascii_hexdigit());
+        // `3` is a version, `03` is none.
+        version.parse().ok().filter(|number: &i32| is_shape && number.to_string() == version)
+    }
+}
+
+/// How this version of the program writes a task, as eight hexadecimal digits: what is written of the same row after an upgrade
+/// that adds a field is another representation, and needs another entity tag.
+pub fn shape() -> &'static str {
+    // The example has every field, or it would not compile.
+    static SHAPE: LazyLock<String> = LazyLock::new(|| {
+        let example = serde_json::to_vec(&Task::example()).expect("a task is plain data");
+        Sha256::digest(example)[..4].iter().map(|byte| format!("{byte:02x}")).collect()
+    });
+    &SHAPE
+}
+
 impl Example for Task {
     fn example() -> Self {
-        let time = |text: &str| Timestamp(text.parse().expect("an example's time is RFC 3339"));
         Self {
             id: TaskId(Uuid::from_u128(0x019a_7e3c_91d4_7b52_8f4e_2a6c_0d1b_3e57)),
             user_id: "wmqBpHnA7r9Hm5fZeOCKQZVgiGPffCRk".to_owned(),
             title: Title("Water the plants".to_owned()),
             description: Some(Description("The ones on the balcony, too.".to_owned())),
             completed: true,
-            completed_at: Some(time("2026-11-21T18:02:11.048213Z")),
-            created_at: time("2026-11-21T07:15:42.310784Z"),
-            updated_at: time("2026-11-21T18:02:11.048213Z"),
+            completed_at: Some(Self::example_time("2026-11-21T18:02:11.048213Z")),
+            created_at: Self::example_time("2026-11-21T07:15:42.310784Z"),
+            updated_at: Self::example_time("2026-11-21T18:02:11.048213Z"),
             version: 2,
         }
     }
@@ -309,6 +354,25 @@ mod tests {
             assert_eq!(Timestamp(written.as_str().unwrap().parse().unwrap()), time);
             let expected = DateTime::from(time).to_rfc3339_opts(chrono::SecondsFormat::Micros, true);
             assert_eq!(written, expected);
+        }
+    }
+
+    #[test]
+    fn a_tag_tells_the_version_that_it_is_of() {
+        for (tag, version) in [
+            (Task::example().tag().as_str(), Some(2)),
+            ("2", Some(2)),
+            ("2-0", Some(2)),
+            ("02", None),
+            ("+2", None),
+            ("2-", None),
+            ("2-x", None),
+            ("-2", None),
+            ("2-0-0", None),
+            ("99999999999", None),
+            ("", None),
+        ] {
+            assert_eq!(Task::version_of_tag(tag), version, "{tag}");
         }
     }
 }

@@ -15,15 +15,49 @@ use taskpact::contract::Contract;
 fn the_committed_contract_is_that_of_the_server() {
     let committed = fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/api-spec.yaml")).unwrap();
     assert!(
-        committed == Contract::new().yaml,
+        committed == Contract::new().document.yaml,
         "api-spec.yaml is not the contract of this server. Look at what changed, then write it: \
          `just spec`"
     );
 }
 
 #[test]
+fn the_committed_rendition_in_openapi_3_1_is_that_of_the_contract() {
+    let committed = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/api-spec-3.1.yaml")).unwrap();
+    let rendition = Contract::new().openapi_3_1();
+    assert!(
+        committed.as_bytes() == rendition.yaml,
+        "api-spec-3.1.yaml is not the contract of this server: `just spec`"
+    );
+    let json: Value = serde_json::from_slice(&rendition.json).unwrap();
+    assert!(json == serde_saphyr::from_str::<Value>(&committed).unwrap());
+
+    assert_eq!(json["openapi"], "3.1.0");
+    let task = &json["components"]["schemas"]["Task"];
+    assert_eq!(task["properties"]["completed_at"]["type"], json!(["string", "null"]));
+    assert_eq!((&task["examples"][0]["version"], &task["example"]), (&json!(2), &Value::Null));
+    assert!(!committed.contains("nullable:"));
+    let parameters = &json["components"]["parameters"];
+    assert!(parameters["user_id"]["example"].is_string(), "a parameter keeps its example");
+}
+
+#[test]
+fn every_contract_that_was_released_stays_published() {
+    let folder = fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/contracts"));
+    let files = folder.into_iter().flatten().map(|file| file.unwrap().path()).filter(|path| path.extension().is_some());
+    let recorded: BTreeSet<_> = files
+        .map(|path| (path.file_stem().unwrap().to_str().unwrap().to_owned(), fs::read_to_string(&path).unwrap()))
+        .collect();
+    let published: BTreeSet<_> = taskpact::contract::RELEASED
+        .iter()
+        .map(|(version, yaml)| ((*version).to_owned(), (*yaml).to_owned()))
+        .collect();
+    assert!(recorded == published, "src/contract/released.rs has not what contracts/ has");
+}
+
+#[test]
 fn both_forms_say_the_same() {
-    let json: Value = serde_json::from_slice(&Contract::new().json).unwrap();
+    let json: Value = serde_json::from_slice(&Contract::new().document.json).unwrap();
     assert!(json == *DOCUMENT, "`taskpact spec --format json` is not api-spec.yaml");
 }
 
@@ -135,6 +169,7 @@ fn media_types_and_headers_are_in_their_usual_form() {
     }
     assert_eq!(media_types.into_iter().collect::<Vec<_>>(), ["application/json", "application/problem+json"]);
     let usual = [
+        "API-Version",
         "ETag",
         "Idempotency-Key",
         "Idempotent-Replayed",

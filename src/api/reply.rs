@@ -22,7 +22,7 @@ use crate::{
     request::{IfNoneMatch, query_pairs},
     schema::{self, header, one_of, text},
     store::{self, Outcome},
-    task::{MAX_PAGE, Task, TaskId, TaskStatus},
+    task::{self, MAX_PAGE, Task, TaskId, TaskStatus},
 };
 
 const JSON: &str = "application/json";
@@ -103,13 +103,13 @@ impl Reply<Listed> {
 /// The parameters that the next page has in common with this one. Others are not repeated: nobody knows what they are.
 const PAGE_PARAMETERS: [&str; 2] = ["status", "limit"];
 
-/// Which page of which list, and how this version of the program writes it: all that a page's entity tag says beside the
+/// Which page of which list, and how this version of the program writes tasks: all that a page's entity tag says beside the
 /// revision.
 pub(super) struct PageShape(String);
 
 impl PageShape {
     pub(super) fn new(status: TaskStatus, after: Option<TaskId>, limit: u16) -> Self {
-        let mut hash = Sha256::new_with_prefix(env!("CARGO_PKG_VERSION"));
+        let mut hash = Sha256::new_with_prefix(task::shape());
         hash.update([status as u8]);
         hash.update(limit.to_be_bytes());
         hash.update(after.map_or([0; 16], |after| *after.0.as_bytes()));
@@ -136,6 +136,8 @@ impl Described for Listed {
 
     fn responses() -> Vec<MetaResponse> {
         let link = MetaSchema {
+            // As long as that of a task may be, and the parameters.
+            max_length: Some(3500),
             pattern: Some(r#"^<[^>]*>; rel="next"$"#.to_owned()),
             ..text("The path of the next page, as `<path>; rel=\"next\"` (RFC 8288). Not on the last page.")
         };
@@ -229,7 +231,7 @@ pub(super) struct Fetched;
 
 impl Reply<Fetched> {
     pub(super) fn task(task: &Task, if_none_match: Option<&IfNoneMatch>) -> Self {
-        let tag = task.version.to_string();
+        let tag = task.tag();
         let is_known = if_none_match.is_some_and(|listed| listed.matches(&tag));
         if is_known { not_modified(&strong(&tag)).into() } else { of_task(StatusCode::OK, task).into() }
     }
@@ -286,7 +288,7 @@ fn tagged(status: StatusCode, tag: &str, body: &impl Serialize) -> Response {
 }
 
 fn of_task(status: StatusCode, task: &Task) -> Response {
-    tagged(status, &strong(&task.version.to_string()), task)
+    tagged(status, &strong(&task.tag()), task)
 }
 
 fn of_outcome(status: StatusCode, outcome: &Outcome) -> Response {
@@ -319,15 +321,17 @@ pub(super) fn response(
 }
 
 fn etag() -> MetaHeader {
-    let description = Some("The entity tag of the task: its version in double quotes.");
-    header("ETag", MetaSchema { description, ..schema::entity_tag() }, true)
+    let description = Some(
+        "The entity tag of the task. It changes with the `version`, and when a later contract shows more of a task.",
+    );
+    header("ETag", MetaSchema { description, ..Task::tag_schema() }, true)
 }
 
 fn location() -> MetaHeader {
     let schema = MetaSchema {
         description: Some("The path of the task."),
-        // A user's id, each character in four bytes and each byte written as %XX, and what surrounds it.
-        max_length: Some(3200),
+        // A user's id, each character in four bytes and each byte written as %XX, a proxy's prefix, and what surrounds them.
+        max_length: Some(3400),
         ..MetaSchema::new_with_format("string", "uri-reference")
     };
     header("Location", schema, true)

@@ -12,6 +12,9 @@ pub(super) struct Arguments {
     /// The form to print it in
     #[arg(long, value_enum, default_value_t = Form::Yaml)]
     format: Form,
+    /// The version of OpenAPI to print it in
+    #[arg(long, value_enum, default_value_t = OpenApi::V3_0)]
+    openapi: OpenApi,
     /// Print nothing, but fail if FILE is not exactly this contract in this form
     #[arg(long, value_name = "FILE")]
     check: Option<PathBuf>,
@@ -23,13 +26,25 @@ enum Form {
     Json,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum OpenApi {
+    #[value(name = "3.0")]
+    V3_0,
+    #[value(name = "3.1")]
+    V3_1,
+}
+
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let contract = Contract::new();
-    let text = match arguments.format {
-        Form::Yaml => &contract.yaml,
-        Form::Json => &contract.json,
+    let document = match arguments.openapi {
+        OpenApi::V3_0 => contract.document,
+        OpenApi::V3_1 => contract.openapi_3_1(),
     };
-    let text = std::str::from_utf8(text).expect("a contract is text");
+    let text = match arguments.format {
+        Form::Yaml => document.yaml,
+        Form::Json => document.json,
+    };
+    let text = std::str::from_utf8(&text).expect("a contract is text");
     let Some(file) = &arguments.check else { return print(text) };
     let name = file.display();
     let found = fs::read_to_string(file).map_err(|error| Failure::File(name.to_string(), error))?;

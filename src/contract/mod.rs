@@ -12,7 +12,10 @@ use std::{
 
 use bytes::Bytes;
 use jsonschema::{PatternOptions, Validator};
-use poem::{endpoint::BoxEndpoint, http::Method};
+use poem::{
+    endpoint::BoxEndpoint,
+    http::{HeaderName, Method},
+};
 use poem_openapi::{
     ContactObject, LicenseObject, OpenApi, OpenApiService, ServerObject,
     registry::{MetaApi, Registry},
@@ -21,10 +24,14 @@ use serde_json::{Value, json};
 
 use crate::{api, problem::ProblemType, request::Validators};
 
+mod examples;
+mod links;
 mod post_process;
 mod publish;
+mod released;
 
 pub use publish::routes;
+pub use released::RELEASED;
 
 const DESCRIPTION: &str = "\
 Tasks for many users: each user reads and changes their own, and nobody else's.
@@ -40,15 +47,42 @@ head that is too large, is answered 400, 408, 414 or 431 in the same form.
 **Requests.** Every answer has an `X-Request-Id`, by which the operator finds the request in the log. Send your own \
 in the header `X-Request-Id` (up to 128 letters, digits, `.`, `_` and `-`) and it is kept. HEAD is answered wherever GET \
 is. Unknown query parameters are ignored, unknown fields in a body are refused. A body is not compressed; an answer may be, \
-with gzip, if `Accept-Encoding` says so.";
+with gzip, if `Accept-Encoding` says so.
+
+**Versions.** `API-Version` in an answer is the version of this contract that the answer keeps. Each contract that was released \
+stays at `/openapi/<version>.yaml`. Between two versions, answers may get new fields and operations new problem types: a client \
+ignores the fields that it does not know, and has a branch for the types that it does not know. What would break such a client \
+is called breaking, and raises the version accordingly.";
+
+/// The version of the contract that this program keeps, which is its own.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// The header that says so in every answer.
+pub const VERSION_HEADER: HeaderName = HeaderName::from_static("api-version");
+
+/// A document in both forms.
+#[derive(Debug)]
+pub struct Rendition {
+    /// As JSON, indented.
+    pub json: Bytes,
+    /// As YAML.
+    pub yaml: Bytes,
+}
+
+impl Rendition {
+    fn of(document: &Value) -> Self {
+        let json = serde_json::to_string_pretty(document).expect("a document is plain data") + "\n";
+        // The writer indents empty lines too; an editor that trims them must not break the comparison.
+        let yaml = serde_saphyr::to_string(document).expect("a document is plain data");
+        let yaml: String = yaml.lines().map(|line| line.trim_end().to_owned() + "\n").collect();
+        Self { json: json.into(), yaml: yaml.into() }
+    }
+}
 
 /// The contract, ready to be published and enforced.
 #[derive(Debug)]
 pub struct Contract {
-    /// The document as JSON, indented.
-    pub json: Bytes,
-    /// The document as YAML: the content of `api-spec.yaml`.
-    pub yaml: Bytes,
+    /// The document. As YAML it is the content of `api-spec.yaml`.
+    pub document: Rendition,
     /// The headers that requests may have.
     pub request_headers: BTreeSet<String>,
     /// The headers that answers may have, beside those of every answer in HTTP.
@@ -98,11 +132,6 @@ impl Contract {
         let mut document: Value = serde_json::from_str(&service().spec()).expect("poem-openapi writes JSON");
         let operations = post_process::apply(&mut document);
 
-        let json = serde_json::to_string_pretty(&document).expect("a document is plain data") + "\n";
-        // The writer indents empty lines too; an editor that trims them must not break the comparison.
-        let yaml = serde_saphyr::to_string(&document).expect("a document is plain data");
-        let yaml: String = yaml.lines().map(|line| line.trim_end().to_owned() + "\n").collect();
-
         let validators = post_process::body_schemas(&document).into_iter().map(|name| {
             let schema = json!({"$ref": format!("#/components/schemas/{name}")});
             let validator = validator(&document, &schema);
@@ -113,9 +142,14 @@ impl Contract {
             response_headers: post_process::response_headers(&document),
             operations,
             validators: validators.collect(),
-            json: json.into(),
-            yaml: yaml.into(),
+            document: Rendition::of(&document),
         }
+    }
+
+    /// The same document for tools that read OpenAPI 3.1 only. OpenAPI 3.0 stays the source.
+    #[must_use]
+    pub fn openapi_3_1(&self) -> Rendition {
+        openapi_3_1(&self.document.json)
     }
 
     /// The validators of request bodies.
@@ -163,11 +197,17 @@ pub fn validator(document: &Value, schema: &Value) -> Validator {
 
 /// What poem-openapi makes of the operations.
 fn service() -> OpenApiService<Described<api::Operations>, ()> {
-    OpenApiService::new(Described(PhantomData), "Taskpact", env!("CARGO_PKG_VERSION"))
+    OpenApiService::new(Described(PhantomData), "Taskpact", VERSION)
         .description(DESCRIPTION)
         .contact(ContactObject::new().name("The developers of Taskpact"))
         .license(LicenseObject::new("MIT").url("https://opensource.org/license/mit"))
         .server(ServerObject::new("/").description("This server"))
+}
+
+fn openapi_3_1(json: &[u8]) -> Rendition {
+    let mut document = serde_json::from_slice(json).expect("it was written here");
+    post_process::to_openapi_3_1(&mut document);
+    Rendition::of(&document)
 }
 
 /// Swagger UI with the document `json`.

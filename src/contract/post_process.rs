@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use poem_openapi::types::{Example, Type};
 use serde_json::{Map, Value, json};
 
-use super::Operation;
+use super::{Operation, VERSION, examples, links};
 use crate::{
     problem,
     request_id::{self, RequestId},
@@ -17,8 +17,11 @@ use crate::{
 /// The version of OpenAPI: the last of those that every generator reads.
 const OPENAPI: &str = "3.0.3";
 
+/// The version of the other rendition.
+const OPENAPI_3_1: &str = "3.1.0";
+
 /// The headers of answers that no operation speaks of: of all, and of those to requests that are limited, unless we failed.
-const ADDED: [&str; 3] = ["X-Request-Id", "RateLimit", "RateLimit-Policy"];
+const ADDED: [&str; 4] = ["X-Request-Id", "API-Version", "RateLimit", "RateLimit-Policy"];
 
 /// Post-processes the document in place, and tells the operations that it describes.
 pub(super) fn apply(document: &mut Value) -> Vec<Operation> {
@@ -33,7 +36,7 @@ pub(super) fn apply(document: &mut Value) -> Vec<Operation> {
         for (method, operation) in methods.iter_mut() {
             let problems = complete(operation, &mut parameters, &mut responses);
             operations.push(Operation {
-                id: operation["operationId"].as_str().expect("every operation has an id").to_owned(),
+                id: operation["operationId"].as_str().unwrap_or_default().to_owned(),
                 method: method.to_uppercase().parse().expect("a method's name is a method"),
                 template: path.clone(),
                 problems,
@@ -59,6 +62,12 @@ pub(super) fn apply(document: &mut Value) -> Vec<Operation> {
         "required": true,
         "schema": request_id::schema(),
         "example": RequestId::example(),
+    });
+    document["components"]["headers"]["API-Version"] = json!({
+        "description": "The version of this contract that the answer keeps.",
+        "required": true,
+        "schema": {"type": "string", "maxLength": 20, "pattern": r"^[0-9]+\.[0-9]+\.[0-9]+$"},
+        "example": VERSION,
     });
 
     let bodies = body_schemas(document);
@@ -112,21 +121,30 @@ fn complete(
             extract_component(parameter, "parameters", name, parameters);
         }
     }
+    let id = operation["operationId"].as_str().expect("every operation has an id").to_owned();
+    if let Some(request) = operation.get_mut("requestBody") {
+        examples::of_requests(&id, request);
+    }
     let is_limited = operation["security"] != json!([]);
     let mut declared = Vec::new();
     for (status, response) in operation["responses"].as_object_mut().into_iter().flatten() {
         let problems = problem::declared(response);
-        let component = problems.as_deref().map(problem::response);
+        let shown = examples::refused(&id);
+        let is_own =
+            problems.iter().flatten().any(|problem| shown.iter().any(|fault| fault.problem_type() == *problem));
+        let component = problems.as_deref().map(|problems| problem::response(problems, &shown));
         let name = component.map(|(name, refusal)| {
             *response = refusal;
             name
         });
+        examples::of_replies(&id, status, response);
+        links::add(&id, status, response);
         // The edge of the server adds them, beyond the operations' types.
-        for header in if is_limited && !status.starts_with('5') { &ADDED[..] } else { &ADDED[..1] } {
+        for header in if is_limited && !status.starts_with('5') { &ADDED[..] } else { &ADDED[..2] } {
             response["headers"][header] = json!({"$ref": format!("#/components/headers/{header}")});
         }
-        if let Some(name) = name {
-            // A refusal is the same for every operation that declares it.
+        if let Some(name) = name.filter(|_| !is_own) {
+            // A refusal is the same for every operation that declares it, unless it shows an example of its own.
             extract_component(response, "responses", name, responses);
         }
         declared.extend(problems.into_iter().flatten());
@@ -224,6 +242,21 @@ pub(super) fn to_json_schema(schema: &mut Value) {
             if let Some(kind) = object.get("type").cloned() {
                 object.insert("type".to_owned(), json!([kind, "null"]));
             }
+        }
+    });
+}
+
+/// Rewrites the document from OpenAPI 3.0 into 3.1, whose schemas are JSON Schema: null is a type, and a schema's one example is
+/// a list of examples. Everything else means the same in both.
+pub(super) fn to_openapi_3_1(document: &mut Value) {
+    document["openapi"] = OPENAPI_3_1.into();
+    to_json_schema(document);
+    everywhere(document, &mut |object| {
+        // A parameter, a header or a media type has its example beside its schema, and keeps it.
+        let is_schema = !object.contains_key("schema")
+            && (object.get("type").is_some_and(|kind| !kind.is_object()) || object.contains_key("oneOf"));
+        if let Some(example) = is_schema.then(|| object.shift_remove("example")).flatten() {
+            object.insert("examples".to_owned(), json!([example]));
         }
     });
 }

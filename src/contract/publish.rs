@@ -11,18 +11,24 @@ use poem::{
     http::{StatusCode, header},
 };
 
-use super::Contract;
+use super::{Contract, RELEASED, Rendition, VERSION};
 use crate::problem::{ProblemType, types};
 
+const YAML: &str = "application/yaml";
 const HTML: &str = "text/html; charset=utf-8";
 
 /// The routes that are about the contract rather than in it.
 #[must_use]
 pub fn routes(contract: &Contract) -> Route {
+    let Rendition { json, yaml } = &contract.document;
+    let (for_docs, for_3_1, current) = (json.clone(), json.clone(), yaml.clone());
     Route::new()
-        .at("/openapi.json", page("application/json", contract.json.clone()))
-        .at("/openapi.yaml", page("application/yaml", contract.yaml.clone()))
-        .at("/docs", docs(contract.json.clone()))
+        .at("/openapi.json", page("application/json", json.clone()))
+        .at("/openapi.yaml", page(YAML, yaml.clone()))
+        .at("/openapi-3.1.yaml", made_later(YAML, move || super::openapi_3_1(&for_3_1).yaml))
+        .at("/openapi/:file", get(make_sync(move |request| one_version(&request, &current))))
+        // Larger than all the rest that a server keeps.
+        .at("/docs", made_later(HTML, move || super::docs(str::from_utf8(&for_docs).expect("JSON is UTF-8")).into()))
         .at("/problems", page(HTML, problems(types::ALL).into()))
         .at("/problems/:slug", get(make_sync(|request| one_problem(&request))))
 }
@@ -36,10 +42,21 @@ fn page(media_type: &'static str, body: Bytes) -> impl Endpoint<Output = Respons
     get(make_sync(move |_| content(media_type, body.clone()))).map_to_response()
 }
 
-/// Swagger UI, made when it is asked for first: it is larger than all the rest that a server keeps.
-fn docs(json: Bytes) -> impl Endpoint<Output = Response> + 'static {
-    let page = LazyLock::new(move || Bytes::from(super::docs(str::from_utf8(&json).expect("JSON is UTF-8"))));
-    get(make_sync(move |_| content(HTML, Bytes::clone(&page)))).map_to_response()
+/// A page that is made when it is asked for first.
+fn made_later(
+    media_type: &'static str,
+    make: impl FnOnce() -> Bytes + Send + 'static,
+) -> impl Endpoint<Output = Response> + 'static {
+    let page = LazyLock::new(make);
+    get(make_sync(move |_| content(media_type, Bytes::clone(&page)))).map_to_response()
+}
+
+/// The contract of one version: of this program's, or of one that was released.
+fn one_version(request: &Request, current: &Bytes) -> poem::Result<Response> {
+    let version = request.raw_path_param("file").and_then(|file| file.strip_suffix(".yaml")).ok_or(NotFoundError)?;
+    let released = |version| RELEASED.iter().find(|(released, _)| *released == version).map(|(_, yaml)| (*yaml).into());
+    let yaml = if version == VERSION { Some(current.clone()) } else { released(version) };
+    Ok(content(YAML, yaml.ok_or(NotFoundError)?))
 }
 
 fn content(media_type: &'static str, body: Bytes) -> Response {

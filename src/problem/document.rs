@@ -1,5 +1,7 @@
 //! How the contract shows problems: a schema for each type, so that a client which has looked at the `type` knows the rest.
 
+use std::{io, sync::Arc};
+
 use poem::http::StatusCode;
 use poem_openapi::{
     ApiResponse, Object,
@@ -15,7 +17,7 @@ use super::{
 };
 use crate::{
     request_id::RequestId,
-    schema::{self, MAX_BODY_BYTES, one_of, published},
+    schema::{MAX_BODY_BYTES, one_of, published},
     task::Task,
 };
 
@@ -32,10 +34,13 @@ pub(super) struct Details {
     #[serde(rename = "type")]
     kind: String,
     /// The name of the kind of problem.
+    #[oai(validator(max_length = 100))]
     title: String,
     /// The status code of the answer.
+    #[oai(validator(minimum(value = "400"), maximum(value = "599")))]
     status: i32,
     /// What was wrong with this request, in a sentence or two that can be shown to a person.
+    #[oai(validator(max_length = 4000))]
     detail: String,
     /// The id of the request, by which the operator finds it in the log. It is also the `X-Request-Id` header.
     request_id: RequestId,
@@ -78,19 +83,22 @@ pub struct Violation {
     #[serde(rename = "in")]
     pub place: Place,
     /// The name of the parameter or of the header.
-    #[oai(skip_serializing_if_is_none)]
+    #[oai(skip_serializing_if_is_none, validator(max_length = 100))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// Where in the body: a JSON pointer (RFC 6901), such as `/title`. Empty for the body as a whole.
-    #[oai(skip_serializing_if_is_none)]
+    // The name of an unknown field is as long as a body may be, and each of its characters may have to be escaped.
+    #[oai(skip_serializing_if_is_none, validator(max_length = 131_073))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pointer: Option<String>,
     /// The keyword of the schema that is violated, such as `maxLength`, `required` or `type`.
+    #[oai(validator(max_length = 100))]
     pub code: String,
     /// What is wrong, as the end of a sentence that can be shown to a person.
+    #[oai(validator(max_length = 300))]
     pub detail: String,
     /// The bound that is broken, such as 200 with the code `maxLength`. Only for a code that has one.
-    #[oai(skip_serializing_if_is_none)]
+    #[oai(skip_serializing_if_is_none, validator(minimum(value = "0"), maximum(value = "1000000")))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit: Option<i64>,
 }
@@ -149,13 +157,15 @@ pub(crate) fn declared(response: &Value) -> Option<Vec<&'static ProblemType>> {
 
 /// How the contract shows the refusals with one status, and its name among the components: it is the same for every
 /// operation that declares the same types.
-pub(crate) fn response(problems: &[&'static ProblemType]) -> (String, Value) {
+///
+/// `shown` are the faults that stand as examples of their types, instead of the usual ones.
+pub(crate) fn response(problems: &[&'static ProblemType], shown: &[Fault]) -> (String, Value) {
     let joined = |of: fn(&ProblemType) -> String, separator| {
         problems.iter().map(|problem| of(problem)).collect::<Vec<_>>().join(separator)
     };
     let examples: Map<_, _> = problems
         .iter()
-        .map(|problem| (problem.slug.to_owned(), json!({"summary": problem.title, "value": example(problem)})))
+        .map(|problem| (problem.slug.to_owned(), json!({"summary": problem.title, "value": example(problem, shown)})))
         .collect();
     let content = json!({"schema": either(problems), "examples": examples});
     let headers = headers(problems[0].status);
@@ -174,7 +184,7 @@ pub(crate) fn schemas() -> Vec<(String, Value)> {
     let mut any = either(types::ALL);
     any["description"] =
         "Any problem. New types may be added: a client has a branch for those that it does not know.".into();
-    any["example"] = example(&types::NO_SUCH_TASK);
+    any["example"] = example(&types::NO_SUCH_TASK, &[]);
     schemas.push((ANY.to_owned(), any));
     schemas.push((Violation::name().into_owned(), written(&Violation::name())));
     schemas
@@ -182,7 +192,7 @@ pub(crate) fn schemas() -> Vec<(String, Value)> {
 
 /// What all problems have in common, as it is for one type.
 fn schema(problem: &ProblemType, mut schema: Value) -> Value {
-    let example = example(problem);
+    let example = example(problem, &[]);
     let names: Vec<_> = example.as_object().into_iter().flatten().map(|(name, _)| name.clone()).collect();
     schema["properties"].as_object_mut().expect("a problem is an object").retain(|name, _| names.contains(name));
     if let Some(current) = schema["properties"].get_mut("current") {
@@ -218,7 +228,7 @@ fn headers(status: StatusCode) -> Value {
         StatusCode::PRECONDITION_FAILED => json!({"ETag": {
             "description": "The entity tag of the task as it is now.",
             "required": true,
-            "schema": schema::entity_tag(),
+            "schema": Task::tag_schema(),
         }}),
         StatusCode::CONFLICT | StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
             json!({"Retry-After": {
@@ -231,15 +241,15 @@ fn headers(status: StatusCode) -> Value {
     }
 }
 
-/// A refusal of this type.
-fn example(problem: &ProblemType) -> Value {
-    let examples = [
+/// A refusal of this type: one of `shown`, or the usual one.
+fn example(problem: &ProblemType, shown: &[Fault]) -> Value {
+    let usual = [
         Fault::MalformedRequest("A request of HTTP/1.1 has one header `Host`.".into()),
         Fault::SlowRequest,
         Fault::UriTooLong,
         Fault::HeadersTooLarge,
-        Fault::MalformedBody("EOF while parsing an object at line 1 column 21".to_owned()),
-        Fault::invalid_token("it expired 12s ago (exp)"),
+        Fault::MalformedBody("EOF while parsing an object at line 1 column 28".to_owned()),
+        Fault::NoToken,
         Fault::AnotherUser,
         Fault::NoSuchTask,
         Fault::NoSuchPath,
@@ -252,8 +262,9 @@ fn example(problem: &ProblemType) -> Value {
         Fault::KeyReused,
         Fault::TooManyRequests { whose: "user", wait_secs: 3 },
         Fault::defect(""),
-        Fault::TooSlow,
+        Fault::Unavailable(Arc::new(io::Error::other(""))),
     ];
-    let fault = examples.iter().find(|fault| fault.problem_type() == problem).expect("every type has an example");
+    let fault =
+        shown.iter().chain(&usual).find(|fault| fault.problem_type() == problem).expect("every type has an example");
     json!(Details::new(fault, &RequestId::example()))
 }

@@ -26,8 +26,9 @@ pub use types::ProblemType;
 pub const MEDIA_TYPE: &str = "application/problem+json";
 /// How long a caller should wait before it tries again what could not be served, in seconds.
 const RETRY_AFTER_SECS: u32 = 2;
-/// How many violations the sentence about an invalid request names.
+/// How many violations the sentence about an invalid request names, and how much of where each stands.
 const MAX_SUMMARY: usize = 10;
+const MAX_SHOWN_CHARS: usize = 60;
 
 /// Why something failed, for the log. Several requests can have failed for it together.
 pub type Cause = Arc<dyn Error + Send + Sync>;
@@ -83,7 +84,7 @@ pub enum Fault {
     #[error("There is no such task.")]
     NoSuchTask,
     /// The task is not of the version that the caller expects.
-    #[error("`If-Match` does not list the entity tag that the task has now: \"{}\".", .current.version)]
+    #[error("`If-Match` does not list the entity tag that the task has now: \"{}\".", .current.tag())]
     VersionMismatch {
         /// The task as it is.
         current: Box<Task>,
@@ -205,7 +206,7 @@ impl Fault {
             Self::MalformedRequest(_) | Self::SlowRequest => vec![(header::CONNECTION, "close".to_owned())],
             Self::TooManyRequests { wait_secs, .. } => vec![(header::RETRY_AFTER, wait_secs.to_string())],
             Self::MethodNotAllowed { allowed } => vec![(header::ALLOW, list(allowed))],
-            Self::VersionMismatch { current } => vec![(header::ETAG, format!(r#""{}""#, current.version))],
+            Self::VersionMismatch { current } => vec![(header::ETAG, format!(r#""{}""#, current.tag()))],
             fault => match fault.problem_type().status {
                 StatusCode::SERVICE_UNAVAILABLE | StatusCode::CONFLICT => {
                     vec![(header::RETRY_AFTER, RETRY_AFTER_SECS.to_string())]
@@ -297,7 +298,10 @@ fn summary(violations: &[Violation]) -> String {
             (Place::Query, _) => format!("the query parameter `{name}`"),
             (Place::Header, _) => format!("the header `{name}`"),
             (Place::Body, None | Some("")) => "the body".to_owned(),
-            (Place::Body, Some(pointer)) => pointer.to_owned(),
+            (Place::Body, Some(pointer)) => match pointer.char_indices().nth(MAX_SHOWN_CHARS) {
+                Some((end, _)) => format!("{}…", &pointer[..end]),
+                None => pointer.to_owned(),
+            },
         };
         text += &format!("{separator}{what} {detail}");
     }

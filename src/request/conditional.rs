@@ -3,10 +3,14 @@
 use poem_openapi::registry::MetaSchema;
 
 use super::{Broken, Parameter};
-use crate::{schema, task::ExpectedVersion};
+use crate::{
+    schema,
+    task::{ExpectedVersion, Task},
+};
 
-/// The most entity tags that one request may list.
+/// The most entity tags that one request may list, and how long the list may be.
 const MAX_TAGS: u8 = 50;
+const MAX_CHARS: u16 = 4096;
 
 /// `If-Match`: the change is meant for these versions only.
 #[derive(Debug)]
@@ -15,14 +19,15 @@ pub struct IfMatch(EntityTags);
 impl IfMatch {
     /// The versions that the change is meant for.
     ///
-    /// A weak tag counts as the strong one. The server makes no weak tag of a task, but a proxy that compresses an answer
-    /// weakens what the server made; and one version of a task is one content, so that nothing can be overwritten unseen.
+    /// A weak tag counts as the strong one: the server makes no weak tag of a task, but a proxy that compresses an answer
+    /// weakens what the server made. And a version counts in whatever shape the task was read: one version is one content, so
+    /// that nothing can be overwritten unseen.
     #[must_use]
     pub fn expected_version(if_match: Option<Self>) -> ExpectedVersion {
         match if_match.map(|if_match| if_match.0) {
             None | Some(EntityTags::Any) => ExpectedVersion::Any,
             Some(EntityTags::OneOf(tags)) => {
-                ExpectedVersion::OneOf(tags.iter().filter_map(EntityTag::version).collect())
+                ExpectedVersion::OneOf(tags.iter().filter_map(|tag| Task::version_of_tag(&tag.opaque)).collect())
             }
         }
     }
@@ -31,8 +36,9 @@ impl IfMatch {
 impl Parameter for IfMatch {
     fn schema() -> MetaSchema {
         EntityTags::schema(
-            "Entity tags, at most 50, or `*`. The request takes effect only if the task still has one of them. A weak tag \
-             (`W/\"3\"`), which a proxy makes of a strong one when it compresses an answer, counts as the strong one.",
+            "Entity tags, at most 50, or `*`. The request takes effect only if the task still has one of them. The task's \
+             `version` in double quotes (`\"3\"`) stands for its tag, and a weak tag, which a proxy makes of a strong one when \
+             it compresses an answer, for the strong one.",
         )
     }
 
@@ -95,13 +101,17 @@ struct EntityTag {
 impl EntityTags {
     fn schema(description: &'static str) -> MetaSchema {
         // Without an example, as every parameter that is rarely wanted: the docs page would send it.
-        let pattern = r#"^(\*|[, \t]*(W/)?"[^"]*"[ \t]*(,[, \t]*(W/)?"[^"]*"[ \t]*)*(,[, \t]*)?)$"#;
-        MetaSchema { pattern: Some(pattern.to_owned()), ..schema::text(description) }
+        let tag = r#"(W/)?"[!#-~\u0080-\u00FF]*"[ \t]*"#;
+        let pattern = format!(r"^(\*|[, \t]*{tag}(,[, \t]*{tag})*(,[, \t]*)?)$");
+        MetaSchema { max_length: Some(MAX_CHARS.into()), pattern: Some(pattern), ..schema::text(description) }
     }
 
     fn parse(text: &str) -> Result<Self, Broken> {
         if text.trim() == "*" {
             return Ok(Self::Any);
+        }
+        if text.chars().count() > MAX_CHARS.into() {
+            return Err(Broken::bound("maxLength", MAX_CHARS, format!("must have at most {MAX_CHARS} characters")));
         }
         let mut tags = Vec::new();
         let mut rest = text;
@@ -131,13 +141,9 @@ impl EntityTag {
     fn split(text: &str) -> Option<(Self, &str)> {
         let quoted = text.strip_prefix("W/").unwrap_or(text);
         let (opaque, after) = quoted.strip_prefix('"')?.split_once('"')?;
-        Some((Self { opaque: opaque.to_owned() }, after))
-    }
-
-    /// The version of the task that has this tag: the number between the quotes. Other tags are no task's.
-    fn version(&self) -> Option<i32> {
-        // `"3"` is a version's tag, `"03"` is none.
-        self.opaque.parse().ok().filter(|version: &i32| version.to_string() == self.opaque)
+        // `etagc` of RFC 9110, section 8.8.3. What is beyond ASCII came as one byte, or as several.
+        let is_etagc = |c: char| !c.is_ascii() || c.is_ascii_graphic();
+        opaque.chars().all(is_etagc).then(|| (Self { opaque: opaque.to_owned() }, after))
     }
 }
 
@@ -159,28 +165,44 @@ mod tests {
 
     #[test]
     fn what_is_no_list_of_tags_is_refused() {
-        for text in ["", ",", "1", "\"1", "\"1\" \"2\"", "*, \"1\"", "w/\"1\"", "W/1"] {
+        for text in
+            ["", ",", "1", "\"1", "\"1\" \"2\"", "*, \"1\"", "w/\"1\"", "W/1", "\"a b\"", "\"\u{7f}\"", "\"\n\""]
+        {
             assert!(expected(text).is_err(), "{text:?} was taken");
+            assert!(!is_published(text), "{text:?} is published as valid");
         }
+        for text in ["*", "\"\"", ", W/\"1-a!~\" ,,\"\u{e9}\",", "\"1\"\t, \"2\""] {
+            assert!(expected(text).is_ok(), "{text:?} was refused");
+            assert!(is_published(text), "{text:?} is published as invalid");
+        }
+    }
+
+    /// Whether the contract says that this is a list of entity tags.
+    fn is_published(text: &str) -> bool {
+        regex::Regex::new(&IfMatch::schema().pattern.unwrap()).unwrap().is_match(text)
     }
 
     #[test]
     fn a_tag_that_only_resembles_a_version_is_none() {
-        for text in [r#""01""#, r#""+1""#, r#"" 1""#, r#""1.0""#, r#""99999999999""#] {
+        for text in [r#""01""#, r#""+1""#, r#""1.0""#, r#""1-""#, r#""99999999999""#] {
             assert_eq!(expected(text), Ok(ExpectedVersion::OneOf(vec![])), "{text}");
         }
     }
 
     #[test]
     fn a_weak_tag_counts_as_the_strong_one() {
-        assert_eq!(expected(r#"W/"1", "2""#), Ok(ExpectedVersion::OneOf(vec![1, 2])));
+        assert_eq!(expected(r#"W/"1", "2-5f0c""#), Ok(ExpectedVersion::OneOf(vec![1, 2])));
     }
 
     #[test]
     fn the_tags_of_one_request_are_bounded() {
         let list = |count: usize| vec![r#""1""#; count].join(",");
         assert!(expected(&list(50)).is_ok());
-        assert_eq!(expected(&list(51)).map_err(|broken| (broken.code, broken.limit)), Err(("maxItems", Some(50))));
+        let bound = |text: &str| expected(text).unwrap_err();
+        assert_eq!((bound(&list(51)).code, bound(&list(51)).limit), ("maxItems", Some(50)));
+        let long = |length: usize| format!("\"{}\"", "x".repeat(length - 2));
+        assert!(expected(&long(4096)).is_ok());
+        assert_eq!((bound(&long(4097)).code, bound(&long(4097)).limit), ("maxLength", Some(4096)));
     }
 
     #[test]

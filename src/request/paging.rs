@@ -55,6 +55,9 @@ impl Parameter for Limit {
         if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
             return Err(Broken::new("type", detail()));
         }
+        if text.len() > 1 && digits.starts_with('0') {
+            return Err(Broken::new("type", detail()));
+        }
         match text.parse::<u16>() {
             Ok(limit @ 1..=MAX_PAGE) => Ok(Self(limit)),
             Ok(0) => Err(Broken::bound("minimum", 1, detail())),

@@ -8,7 +8,7 @@ use hyper::body::{Body as _, Incoming};
 use poem::{
     Body, Endpoint, Request, Response, Route,
     http::{
-        HeaderValue, Method, Uri, Version,
+        HeaderMap, HeaderValue, Method, Uri, Version,
         header::{CONNECTION, EXPECT, HOST, X_CONTENT_TYPE_OPTIONS},
         uri::{PathAndQuery, Scheme},
     },
@@ -137,9 +137,7 @@ impl Edge {
         if !is_failure {
             drawn.tell(headers);
         }
-        headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-        let id = HeaderValue::from_str(request_id.as_str()).expect("a request's id is printable");
-        headers.insert(request_id::HEADER, id);
+        mark(headers, &request_id);
         self.cors.expose(origin, headers);
         if is_left || peer.is_spare || self.peers.is_draining() {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
@@ -219,6 +217,14 @@ impl Edge {
         let given = request.header(request_id::HEADER).and_then(RequestId::parse);
         given.unwrap_or_else(|| self.clock.new_request_id().into())
     }
+}
+
+/// Adds what every answer has, also one to what is no request.
+pub(super) fn mark(headers: &mut HeaderMap, request_id: &RequestId) {
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(contract::VERSION_HEADER, HeaderValue::from_static(contract::VERSION));
+    let id = HeaderValue::from_str(request_id.as_str()).expect("a request's id is printable");
+    headers.insert(request_id::HEADER, id);
 }
 
 /// Removes a slash at the end of the path: both forms are the same operation.

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use poem::http::header::CONNECTION;
 
+use super::edge::mark;
 use crate::{clock::Clock, problem::Fault, request_id::RequestId};
 
 /// How a connection in HTTP/2 begins (RFC 9113, section 3.4).
@@ -56,13 +57,14 @@ fn written(fault: &Fault) -> Bytes {
     let request_id = RequestId::from(Clock.new_request_id());
     let problem = fault.problem_type();
     tracing::info!(status = problem.status.as_u16(), problem = problem.slug, %request_id, "refused what is no request");
-    let (answer, body) = (fault.answer(&request_id), fault.body(&request_id));
+    let (mut answer, body) = (fault.answer(&request_id), fault.body(&request_id));
+    mark(answer.headers_mut(), &request_id);
     let mut text = format!("HTTP/1.1 {}\r\n", problem.status);
     for (name, value) in answer.headers().iter().filter(|(name, _)| **name != CONNECTION) {
         text += &format!("{name}: {}\r\n", value.to_str().unwrap_or_default());
     }
-    text += &format!("x-request-id: {request_id}\r\nconnection: close\r\ncontent-length: {}\r\n", body.len());
+    text += &format!("connection: close\r\ncontent-length: {}\r\n", body.len());
     let date = DateTime::<Utc>::from(Clock.now()).format("%a, %d %b %Y %H:%M:%S GMT");
-    text += &format!("x-content-type-options: nosniff\r\ndate: {date}\r\n\r\n");
+    text += &format!("date: {date}\r\n\r\n");
     [text.into_bytes(), body].concat().into()
 }

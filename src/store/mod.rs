@@ -51,6 +51,7 @@ pub use migrations::{Loss, Step};
 use pages::Pages;
 use postgres::Postgres;
 use queue::Queue;
+pub(crate) use readiness::NOT_MIGRATED;
 use readiness::{GONE, Probe};
 pub use request::{Listed, Outcome, Page};
 use sqlite::Sqlite;

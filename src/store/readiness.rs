@@ -25,6 +25,8 @@ const TIMEOUT: Duration = Duration::from_secs(1);
 const POOLER_CHECK_AGE: Duration = Duration::from_mins(1);
 
 const READS_ONLY: &str = "the database only takes reads";
+/// Why a database without our tables can't serve.
+pub(crate) const NOT_MIGRATED: &str = "the database has not been migrated: run `taskpact migrate up`";
 pub(super) const GONE: &str = "the database's file was deleted or replaced; restart the server";
 
 /// What asks, one at a time.
@@ -126,7 +128,7 @@ fn reason(error: &DbErr) -> &'static str {
         (Some(13), _) | (_, "53100") => "the database's disk is full",
         (Some(10), _) => "the database's disk fails",
         (Some(14), _) => "the database's file can't be opened",
-        (_, code) if missing_table(code) => "the database has not been migrated: run `taskpact migrate up`",
+        (_, code) if missing_table(code) => NOT_MIGRATED,
         _ if pooler::is_mixed_up(error) => "the connection pooler mixes up prepared statements",
         _ => "the database does not answer",
     }

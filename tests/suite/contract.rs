@@ -1,9 +1,13 @@
-//! That each operation can answer just what the contract says: every declared status is made to happen.
+//! That each operation can answer just what the contract says: every declared status, and every example, is made to happen.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::LazyLock,
+};
 
 use hyper::Method;
-use serde_json::json;
+use regex::Regex;
+use serde_json::{Value, json};
 use sqlx::{Connection, Executor, PgConnection};
 
 use super::{app, edge::exchange, id};
@@ -14,14 +18,73 @@ use crate::{
 
 type Request = fn(&User, &User, &str) -> Call;
 
-/// What has been seen to happen: statuses by operation.
+/// What has been seen to happen: statuses and examples of answers, by operation.
 #[derive(Default)]
-struct Seen(BTreeMap<&'static str, BTreeSet<u16>>);
+struct Seen {
+    statuses: BTreeMap<&'static str, BTreeSet<u16>>,
+    examples: BTreeSet<(&'static str, u16, String)>,
+}
 
 impl Seen {
+    /// Sends a request, and holds what is answered against the contract's example if it is a problem.
     async fn see(&mut self, operation: &'static str, status: u16, call: Call) {
-        call.send().await.is(status);
-        self.0.entry(operation).or_default().insert(status);
+        let reply = call.send().await;
+        reply.is(status);
+        let body: Value = serde_json::from_slice(&reply.bytes).unwrap_or_default();
+        self.saw(operation, status, &body);
+    }
+
+    fn saw(&mut self, operation: &'static str, status: u16, body: &Value) {
+        self.statuses.entry(operation).or_default().insert(status);
+        if let Some(slug) = body["type"].as_str().and_then(|kind| kind.strip_prefix("/problems/")) {
+            self.is_shown(operation, status, slug, body);
+        }
+    }
+
+    /// Sends the request of an example, and holds the answer against the example of the answer.
+    async fn see_example(&mut self, operation: &'static str, status: u16, name: &str, call: Call) {
+        let bodies = examples(&described(operation)["requestBody"], "application/json");
+        let call = if bodies.is_null() { call } else { call.json(bodies[name]["value"].clone()) };
+        let reply = call.send().await;
+        self.statuses.entry(operation).or_default().insert(status);
+        self.is_shown(operation, status, name, &reply.is(status).json());
+    }
+
+    fn is_shown(&mut self, operation: &'static str, status: u16, name: &str, answer: &Value) {
+        let media_type = if status < 300 { "application/json" } else { "application/problem+json" };
+        let response = &described(operation)["responses"][status.to_string()];
+        let example = &examples(response, media_type)[name]["value"];
+        assert_eq!(alike(answer), alike(example), "{operation} {status} {name}");
+        self.examples.insert((operation, status, name.to_owned()));
+    }
+}
+
+fn described(operation: &str) -> &'static Value {
+    &OPERATIONS.iter().find(|one| one.id == operation).unwrap().description
+}
+
+fn examples<'a>(message: &'a Value, media_type: &str) -> &'a Value {
+    &message["content"][media_type]["examples"]
+}
+
+/// The value without what differs from one request to another: ids, times, and how long to wait.
+fn alike(value: &Value) -> Value {
+    static WAIT: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"\d+ s\.").unwrap());
+    match value {
+        Value::Object(fields) => {
+            let field = |(name, value): (&String, &Value)| {
+                let value = match name.as_str() {
+                    "id" | "user_id" | "request_id" => json!("an id"),
+                    "completed_at" | "created_at" | "updated_at" if value.is_string() => json!("a time"),
+                    "detail" => json!(WAIT.replace(value.as_str().unwrap(), "… s.")),
+                    _ => alike(value),
+                };
+                (name.clone(), value)
+            };
+            fields.iter().map(field).collect()
+        }
+        Value::Array(values) => values.iter().map(alike).collect(),
+        other => other.clone(),
     }
 }
 
@@ -45,30 +108,28 @@ fn toggle(user: &User, of: &User, task: &str) -> Call {
 }
 
 #[tokio::test]
-async fn every_declared_status_happens_and_no_other_is_declared() {
+async fn every_declared_status_and_every_example_happens_and_no_other_is_declared() {
     let mut seen = Seen::default();
     let app = app().await;
     let (ann, bob, nobody) = (app.new_user(), app.new_user(), app.anybody());
-    let task = ann.create("t").await;
+    let task = done(&ann).await;
     let (task, gone, stale) = (id(&task), unused_id(), "\"99\"");
     let good = json!({"title": "t"});
     let large = "x".repeat(100_000);
+    let cut_off = |call: Call| call.header("Content-Type", "application/json").body("{\"title\": \"Water the plants\"");
 
-    seen.see("listTasks", 200, list(&ann, &ann)).await;
     seen.see("listTasks", 304, list(&ann, &ann).header("If-None-Match", "*")).await;
     seen.see("listTasks", 422, ann.call(Method::GET, ann.tasks() + "?limit=0")).await;
     seen.see("listTasks", 401, list(&nobody, &ann)).await;
     seen.see("listTasks", 403, list(&bob, &ann)).await;
 
-    seen.see("createTask", 201, create(&ann, &ann).json(good.clone())).await;
-    seen.see("createTask", 400, create(&ann, &ann).header("Content-Type", "application/json").body("{")).await;
+    seen.see("createTask", 400, cut_off(create(&ann, &ann))).await;
     seen.see("createTask", 401, create(&nobody, &ann)).await;
     seen.see("createTask", 403, create(&bob, &ann)).await;
     seen.see("createTask", 413, create(&ann, &ann).json(large.clone())).await;
     seen.see("createTask", 415, create(&ann, &ann).body("x")).await;
-    seen.see("createTask", 422, create(&ann, &ann).json(json!({}))).await;
+    seen.see("createTask", 422, create(&ann, &ann).json(json!({"title": "x".repeat(201)}))).await;
 
-    seen.see("getTask", 200, get(&ann, &ann, task)).await;
     seen.see("getTask", 304, get(&ann, &ann, task).header("If-None-Match", "*")).await;
     seen.see("getTask", 422, get(&ann, &ann, task).header("If-None-Match", "x")).await;
     seen.see("getTask", 401, get(&nobody, &ann, task)).await;
@@ -77,18 +138,23 @@ async fn every_declared_status_happens_and_no_other_is_declared() {
 
     let changes: [(_, Request); 2] = [("updateTask", update), ("toggleTaskCompletion", toggle)];
     for (operation, call) in changes {
-        let valid = if operation == "updateTask" { good.clone() } else { json!({}) };
-        seen.see(operation, 200, call(&ann, &ann, task).json(valid.clone())).await;
-        let unreadable = call(&ann, &ann, task).header("Content-Type", "application/json").body("{");
-        seen.see(operation, 400, unreadable).await;
+        let (valid, invalid) = match operation {
+            "updateTask" => (good.clone(), json!({"title": "x".repeat(201)})),
+            _ => (json!({}), json!({"completed": "yes"})),
+        };
+        seen.see(operation, 400, cut_off(call(&ann, &ann, task))).await;
         seen.see(operation, 401, call(&nobody, &ann, task)).await;
         seen.see(operation, 403, call(&bob, &ann, task)).await;
         seen.see(operation, 404, call(&ann, &ann, &gone).json(valid.clone())).await;
         seen.see(operation, 412, call(&ann, &ann, task).json(valid).header("If-Match", stale)).await;
         seen.see(operation, 413, call(&ann, &ann, task).json(large.clone())).await;
         seen.see(operation, 415, call(&ann, &ann, task).body("x")).await;
-        seen.see(operation, 422, call(&ann, &ann, task).json(json!({"unknown": 1}))).await;
+        seen.see(operation, 422, call(&ann, &ann, task).json(invalid)).await;
     }
+    // A key that comes again with another request.
+    create(&ann, &ann).json(good.clone()).key("k").send().await.is(201);
+    seen.see("createTask", 422, create(&ann, &ann).json(json!({"title": "u"})).key("k")).await;
+    seen.see("toggleTaskCompletion", 422, toggle(&ann, &ann, task).key("k")).await;
 
     seen.see("deleteTask", 422, delete(&ann, &ann, task).header("If-Match", "x")).await;
     seen.see("deleteTask", 401, delete(&nobody, &ann, task)).await;
@@ -97,8 +163,7 @@ async fn every_declared_status_happens_and_no_other_is_declared() {
     seen.see("deleteTask", 412, delete(&ann, &ann, task).header("If-Match", stale)).await;
     seen.see("deleteTask", 204, delete(&ann, &ann, task)).await;
 
-    seen.see("getHealth", 200, nobody.call(Method::GET, "/health")).await;
-    seen.see("getReadiness", 200, nobody.call(Method::GET, "/health/ready")).await;
+    successes(&mut seen, &app).await;
 
     // A database that refuses every statement, and one that does not answer.
     let (broken, absent) = (self::app().await, self::app().await);
@@ -107,11 +172,12 @@ async fn every_declared_status_happens_and_no_other_is_declared() {
     for (app, status) in [(&broken, 500), (&absent, 503)] {
         failures(&mut seen, app, status).await;
     }
-    seen.see("getReadiness", 503, absent.anybody().call(Method::GET, "/health/ready")).await;
+    seen.see("getReadiness", 503, broken.anybody().call(Method::GET, "/health/ready")).await;
+    absent.anybody().call(Method::GET, "/health/ready").send().await.is_problem(503, "unavailable");
     absent.anybody().call(Method::GET, "/health").send().await.is(200);
     // A defect, which nothing makes happen from outside here. The tests of the server's edge show how it is answered.
     for operation in ["getHealth", "getReadiness"] {
-        assert!(seen.0.get_mut(operation).unwrap().insert(500));
+        assert!(seen.statuses.get_mut(operation).unwrap().insert(500));
     }
 
     // A user who may ask once, and has; and a body that does not come.
@@ -141,7 +207,65 @@ async fn every_declared_status_happens_and_no_other_is_declared() {
     if BACKEND == Backend::Sqlite {
         assert!(["createTask", "toggleTaskCompletion"].iter().all(|id| declared.get_mut(id).unwrap().remove(&409)));
     }
-    assert_eq!(seen.0, declared);
+    assert_eq!(seen.statuses, declared);
+
+    let mut shown = BTreeSet::new();
+    for operation in OPERATIONS.iter() {
+        let sent = examples(&operation.description["requestBody"], "application/json");
+        for (status, response) in operation.description["responses"].as_object().unwrap() {
+            let status: u16 = status.parse().unwrap();
+            let contents = response["content"].as_object().into_iter().flatten();
+            for (name, _) in contents.flat_map(|(_, content)| content["examples"].as_object().unwrap()) {
+                shown.insert((operation.id.as_str(), status, name.clone()));
+                assert!(
+                    status >= 300 || sent.is_null() || sent[name].is_object(),
+                    "{} is not sent {name}",
+                    operation.id
+                );
+            }
+        }
+        let answers = shown.iter().filter(|(id, status, _)| *id == operation.id && *status < 300).count();
+        assert_eq!(sent.as_object().map_or(answers, serde_json::Map::len), answers, "{}", operation.id);
+    }
+    shown.retain(|(operation, status, _)| match status {
+        // See above.
+        500 => !operation.starts_with("getHealth") && !operation.starts_with("getReadiness"),
+        409 => BACKEND != Backend::Sqlite,
+        _ => true,
+    });
+    assert_eq!(seen.examples, shown);
+}
+
+/// The task that the contract shows: made with everything that can be said, and completed.
+async fn done(user: &User) -> Value {
+    let new = examples(&described("createTask")["requestBody"], "application/json")["all-fields"]["value"].clone();
+    let task = user.post(new).await.is(201).json();
+    user.toggle(id(&task)).await.is(200).json()
+}
+
+/// Everything that goes well, as the contract shows it.
+async fn successes(seen: &mut Seen, app: &TestApp) {
+    let (ann, nobody) = (app.new_user(), app.anybody());
+    seen.see_example("listTasks", 200, "no-tasks", list(&ann, &ann)).await;
+    ann.create("Feed the cat").await;
+    let task = done(&ann).await;
+    seen.see_example("listTasks", 200, "tasks", list(&ann, &ann)).await;
+    seen.see_example("getTask", 200, "task", get(&ann, &ann, id(&task))).await;
+    seen.see_example("updateTask", 200, "new-title", update(&ann, &ann, id(&task))).await;
+    let task = done(&ann).await;
+    seen.see_example("updateTask", 200, "no-description", update(&ann, &ann, id(&task))).await;
+    for name in ["title-only", "all-fields"] {
+        seen.see_example("createTask", 201, name, create(&ann, &ann)).await;
+    }
+    let task = done(&ann).await;
+    seen.see_example("toggleTaskCompletion", 200, "reopen", toggle(&ann, &ann, id(&task))).await;
+    for name in ["complete", "flip"] {
+        let new = examples(&described("createTask")["requestBody"], "application/json")["all-fields"]["value"].clone();
+        let task = ann.post(new).await.is(201).json();
+        seen.see_example("toggleTaskCompletion", 200, name, toggle(&ann, &ann, id(&task))).await;
+    }
+    seen.see_example("getHealth", 200, "ok", nobody.call(Method::GET, "/health")).await;
+    seen.see_example("getReadiness", 200, "ok", nobody.call(Method::GET, "/health/ready")).await;
 }
 
 async fn limits(seen: &mut Seen, app: &TestApp) {
@@ -172,8 +296,8 @@ async fn slow_bodies(seen: &mut Seen, app: &TestApp) {
         let head = format!("{method} {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {}\r\n", ann.token);
         let body = "Content-Type: application/json\r\nContent-Length: 9\r\n\r\n{";
         let answer = exchange(app.address, (head + body).as_bytes()).await;
-        assert!(answer.starts_with("HTTP/1.1 408 ") && answer.contains("/problems/request-timeout"), "{answer}");
-        seen.0.entry(operation).or_default().insert(408);
+        assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
+        seen.saw(operation, 408, &serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap());
     }
 }
 

@@ -154,6 +154,7 @@ async fn a_bad_parameter_is_named() {
         ("limit=-1", limit),
         ("limit=%2B1", limit),
         ("limit=1.0", limit),
+        ("limit=01", limit),
         ("limit=ten", limit),
         ("limit=", limit),
         ("limit=99999999999999999999", limit),

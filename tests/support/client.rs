@@ -210,6 +210,12 @@ impl Reply {
         self.headers.get(name).map(|value| value.to_str().unwrap())
     }
 
+    /// The version that the task's strong entity tag is of.
+    pub fn tagged_version(&self) -> i64 {
+        let tag = self.header("etag").and_then(|tag| tag.strip_prefix('"')?.strip_suffix('"')).unwrap();
+        tag.split_once('-').unwrap().0.parse().unwrap()
+    }
+
     /// The problem's sentence.
     pub fn detail(&self) -> String {
         self.json()["detail"].as_str().unwrap().to_owned()

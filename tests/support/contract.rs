@@ -7,7 +7,8 @@ use jsonschema::Validator;
 use serde_json::{Value, json};
 
 /// The headers that belong to HTTP and to browsers rather than to an operation.
-const OF_HTTP: [&str; 10] = [
+const OF_HTTP: [&str; 11] = [
+    "api-version",
     "access-control-allow-origin",
     "access-control-expose-headers",
     "connection",
@@ -72,6 +73,7 @@ impl Operation {
 pub fn assert_conforms(method: &Method, path: &str, status: StatusCode, headers: &HeaderMap, body: &[u8]) {
     let what = format!("{method} {path} was answered {status}:\n{}\n", String::from_utf8_lossy(body));
     assert!(headers.contains_key("x-request-id"), "{what}without an X-Request-Id");
+    assert_eq!(headers["api-version"], DOCUMENT["info"]["version"].as_str().unwrap(), "{what}");
     assert_eq!(headers["x-content-type-options"], "nosniff", "{what}");
     let (path, is_head) = (path.split('?').next().unwrap(), method == Method::HEAD);
     let path = path.strip_suffix('/').filter(|path| !path.is_empty()).unwrap_or(path);
