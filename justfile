@@ -21,9 +21,10 @@ fuzz seconds="60":
     cd fuzz && for target in requests tokens settings; do \
         cargo fuzz run --dev --sanitizer none $target -- -max_total_time={{seconds}} -dict=words.dict || exit 1; done
 
-# Write the contract
+# Write the contract, and its rendition in OpenAPI 3.1
 spec:
-    spec=$(mktemp) && trap 'rm "$spec"' EXIT && cargo run -q -- spec > "$spec" && cat "$spec" > api-spec.yaml
+    spec=$(mktemp) && trap 'rm "$spec"' EXIT && for version in 3.0 3.1; do \
+        cargo run -q -- spec --openapi $version > "$spec" && cat "$spec" > api-spec$([ $version = 3.0 ] || echo -3.1).yaml || exit 1; done
 
 # Check the contract and the server with other people's tools; needs Node.js, Python, Chromium and HAProxy
 contract: lint-contract clients conformance pools browser released try-readme

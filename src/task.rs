@@ -173,8 +173,7 @@ pub struct Task {
     pub created_at: Timestamp,
     /// When it last changed. UTC.
     pub updated_at: Timestamp,
-    /// How many times the task has been written, the creation included. In double quotes it is what `If-Match` takes for the
-    /// task as it is here.
+    /// How many times the task has been written, the creation included. `If-Match` takes it for the task as it is here.
     #[oai(validator(minimum(value = "1"), maximum(value = "2147483647")))]
     pub version: i32,
 }
@@ -215,6 +214,7 @@ impl Task {
 
 /// How this version of the program writes a task, as eight hexadecimal digits: what is written of the same row after an upgrade
 /// that adds a field is another representation, and needs another entity tag.
+#[must_use]
 pub fn shape() -> &'static str {
     // The example has every field, or it would not compile.
     static SHAPE: LazyLock<String> = LazyLock::new(|| {

@@ -19,7 +19,7 @@ use sha2::{Digest, Sha256};
 use url::form_urlencoded;
 
 use crate::{
-    request::{IfNoneMatch, query_pairs},
+    request::{A_PAGE, IfNoneMatch, query_pairs},
     schema::{self, header, one_of, text},
     store::{self, Outcome},
     task::{self, MAX_PAGE, Task, TaskId, TaskStatus},
@@ -149,7 +149,7 @@ impl Described for Listed {
         };
         let tag = || {
             let schema = MetaSchema {
-                example: Some("W/\"5f0c2c3de1aa4d52b7a19c1e019aa5b1\"".into()),
+                example: Some(A_PAGE.into()),
                 min_length: Some(3),
                 max_length: Some(68),
                 pattern: Some(r#"^W/"[0-9a-f]{1,64}"$"#.to_owned()),

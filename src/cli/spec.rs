@@ -26,7 +26,7 @@ enum Form {
     Json,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, ValueEnum)]
 enum OpenApi {
     #[value(name = "3.0")]
     V3_0,
@@ -36,35 +36,36 @@ enum OpenApi {
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let contract = Contract::new();
-    let document = match arguments.openapi {
-        OpenApi::V3_0 => contract.document,
-        OpenApi::V3_1 => contract.openapi_3_1(),
+    let (document, openapi) = match arguments.openapi {
+        OpenApi::V3_0 => (contract.document, ""),
+        OpenApi::V3_1 => (contract.openapi_3_1(), " --openapi 3.1"),
     };
-    let text = match arguments.format {
-        Form::Yaml => document.yaml,
-        Form::Json => document.json,
+    let (text, format) = match arguments.format {
+        Form::Yaml => (document.yaml, ""),
+        Form::Json => (document.json, " --format json"),
     };
     let text = std::str::from_utf8(&text).expect("a contract is text");
     let Some(file) = &arguments.check else { return print(text) };
     let name = file.display();
+    let writes = format!("`taskpact spec{openapi}{format} > {name}` writes it");
     let found = fs::read_to_string(file).map_err(|error| Failure::File(name.to_string(), error))?;
     if found == text {
         return Ok(());
     }
     if found.replace("\r\n", "\n") == text {
         return Err(Failure::Other(format!(
-            "{name} is this server's contract, but with other line ends (CRLF): `taskpact spec > {name}` writes it. With \
-             git, `{name} text eol=lf` in .gitattributes keeps them"
+            "{name} is this server's contract, but with other line ends (CRLF): {writes}. With git, \
+             `{name} text eol=lf` in .gitattributes keeps them"
         )));
     }
     if found.trim_end() == text.trim_end() {
         return Err(Failure::Other(format!(
-            "{name} is this server's contract but for the empty lines at its end: `taskpact spec > {name}` writes it"
+            "{name} is this server's contract but for the empty lines at its end: {writes}"
         )));
     }
     let line = found.lines().zip(text.lines()).take_while(|(found, right)| found == right).count() + 1;
     Err(Failure::Other(format!(
-        "{name} is not this server's contract: it differs from line {line} on{}. `taskpact spec > {name}` writes it",
+        "{name} is not this server's contract: it differs from line {line} on{}. {writes}",
         if line > found.lines().count() { ", where it ends" } else { "" }
     )))
 }

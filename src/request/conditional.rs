@@ -11,6 +11,8 @@ use crate::{
 /// The most entity tags that one request may list, and how long the list may be.
 const MAX_TAGS: u8 = 50;
 const MAX_CHARS: u16 = 4096;
+/// The tag of some page: it stands as an example in the contract.
+pub(crate) const A_PAGE: &str = "W/\"5f0c2c3de1aa4d52b7a19c1e019aa5b1\"";
 
 /// `If-Match`: the change is meant for these versions only.
 #[derive(Debug)]
@@ -37,8 +39,9 @@ impl Parameter for IfMatch {
     fn schema() -> MetaSchema {
         EntityTags::schema(
             "Entity tags, at most 50, or `*`. The request takes effect only if the task still has one of them. The task's \
-             `version` in double quotes (`\"3\"`) stands for its tag, and a weak tag, which a proxy makes of a strong one when \
-             it compresses an answer, for the strong one.",
+             `version` (`\"3\"`, or just `3`) stands for its tag, and a weak tag, which a proxy makes of a strong one when it \
+             compresses an answer, for the strong one.",
+            "*",
         )
     }
 
@@ -75,6 +78,7 @@ impl Parameter for IfNoneMatch {
         EntityTags::schema(
             "Entity tags that the caller has already, at most 50, or `*`. If what is asked for still has one of them, the answer is \
              304, without a body.",
+            A_PAGE,
         )
     }
 
@@ -99,11 +103,16 @@ struct EntityTag {
 }
 
 impl EntityTags {
-    fn schema(description: &'static str) -> MetaSchema {
-        // Without an example, as every parameter that is rarely wanted: the docs page would send it.
+    /// `example` is one that changes nothing: the docs page sends it.
+    fn schema(description: &'static str, example: &str) -> MetaSchema {
         let tag = r#"(W/)?"[!#-~\u0080-\u00FF]*"[ \t]*"#;
-        let pattern = format!(r"^(\*|[, \t]*{tag}(,[, \t]*{tag})*(,[, \t]*)?)$");
-        MetaSchema { max_length: Some(MAX_CHARS.into()), pattern: Some(pattern), ..schema::text(description) }
+        let pattern = format!(r"^(\*|[0-9A-Za-z]+|[, \t]*{tag}(,[, \t]*{tag})*(,[, \t]*)?)$");
+        MetaSchema {
+            example: Some(example.into()),
+            max_length: Some(MAX_CHARS.into()),
+            pattern: Some(pattern),
+            ..schema::text(description)
+        }
     }
 
     fn parse(text: &str) -> Result<Self, Broken> {
@@ -112,6 +121,11 @@ impl EntityTags {
         }
         if text.chars().count() > MAX_CHARS.into() {
             return Err(Broken::bound("maxLength", MAX_CHARS, format!("must have at most {MAX_CHARS} characters")));
+        }
+        // Without its quotes, as it is often sent by mistake, a tag still can't be taken for anything else.
+        let bare = text.trim();
+        if !bare.is_empty() && bare.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+            return Ok(Self::OneOf(vec![EntityTag { opaque: bare.to_owned() }]));
         }
         let mut tags = Vec::new();
         let mut rest = text;
@@ -161,17 +175,29 @@ mod tests {
         assert_eq!(expected(r#" "1" ,, "22","#), Ok(ExpectedVersion::OneOf(vec![1, 22])));
         assert_eq!(expected(r#""a,b", "2""#), Ok(ExpectedVersion::OneOf(vec![2])));
         assert_eq!(expected(" * "), Ok(ExpectedVersion::Any));
+        assert_eq!(expected(" 3 "), Ok(ExpectedVersion::OneOf(vec![3])));
     }
 
     #[test]
     fn what_is_no_list_of_tags_is_refused() {
-        for text in
-            ["", ",", "1", "\"1", "\"1\" \"2\"", "*, \"1\"", "w/\"1\"", "W/1", "\"a b\"", "\"\u{7f}\"", "\"\n\""]
-        {
+        for text in [
+            "",
+            ",",
+            "1, 2",
+            "1-2",
+            "\"1",
+            "\"1\" \"2\"",
+            "*, \"1\"",
+            "w/\"1\"",
+            "W/1",
+            "\"a b\"",
+            "\"\u{7f}\"",
+            "\"\n\"",
+        ] {
             assert!(expected(text).is_err(), "{text:?} was taken");
             assert!(!is_published(text), "{text:?} is published as valid");
         }
-        for text in ["*", "\"\"", ", W/\"1-a!~\" ,,\"\u{e9}\",", "\"1\"\t, \"2\""] {
+        for text in ["*", "1", "a1", "\"\"", ", W/\"1-a!~\" ,,\"\u{e9}\",", "\"1\"\t, \"2\""] {
             assert!(expected(text).is_ok(), "{text:?} was refused");
             assert!(is_published(text), "{text:?} is published as invalid");
         }

@@ -13,6 +13,7 @@ mod parameter;
 mod violations;
 
 pub use body::{Body, OptionalBody, Validators};
+pub(crate) use conditional::A_PAGE;
 pub use conditional::{IfMatch, IfNoneMatch};
 pub use idempotency_key::IdempotencyKey;
 pub use paging::Limit;

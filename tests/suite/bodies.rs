@@ -231,14 +231,15 @@ async fn a_compressed_body_is_refused_by_name() {
 async fn what_is_wrong_is_told_at_once_wherever_it_stands() {
     let (_app, ann) = user().await;
 
-    let list = ann.call(Method::GET, ann.tasks() + "?status=done&limit=0&cursor=x&limi=1").header("If-None-Match", "x");
+    let list =
+        ann.call(Method::GET, ann.tasks() + "?status=done&limit=0&cursor=x&limi=1").header("If-None-Match", "\"x");
     let reply = list.send().await;
     reply.is_invalid(&[("status", "enum"), ("limit", "minimum"), ("cursor", "format"), ("If-None-Match", "pattern")]);
     assert_eq!(reply.json()["errors"][1]["limit"], 1);
     assert!(reply.detail().contains("the query parameter `limit` must be a whole number from 1 to 1000; "));
 
     // Also that the task is none is told only to a request that the contract allows.
-    let put = ann.call(Method::PUT, ann.task("1")).header("If-Match", "x").json(json!({"title": "", "x": 1}));
+    let put = ann.call(Method::PUT, ann.task("1")).header("If-Match", "\"x").json(json!({"title": "", "x": 1}));
     put.send().await.is_invalid(&[("If-Match", "pattern"), ("/title", "minLength"), ("/x", "additionalProperties")]);
     let key = ann.call(Method::POST, ann.tasks()).header("Idempotency-Key", "a b").json(json!({}));
     key.send().await.is_invalid(&[("Idempotency-Key", "pattern"), ("/title", "required")]);

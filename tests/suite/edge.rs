@@ -198,6 +198,14 @@ async fn the_contract_and_its_pages_are_served() {
     let yaml = get("/openapi.yaml").await;
     assert_eq!(yaml.is(200).header("content-type"), Some("application/yaml"));
     assert_eq!(yaml.bytes, std::fs::read("api-spec.yaml").unwrap());
+    let in_3_1 = get("/openapi-3.1.yaml").await;
+    assert_eq!(in_3_1.is(200).bytes, std::fs::read("api-spec-3.1.yaml").unwrap());
+    // The contract that an answer says it keeps.
+    let kept = get(&format!("/openapi/{}.yaml", yaml.header("api-version").unwrap())).await;
+    assert_eq!((kept.is(200).header("content-type"), &kept.bytes), (Some("application/yaml"), &yaml.bytes));
+    for unknown in ["/openapi/0.0.1.yaml", "/openapi/0.1.0", "/openapi/0.1.0.yaml.yaml", "/openapi/"] {
+        get(unknown).await.is_problem(404, "no-such-path");
+    }
 
     let docs = get("/docs").await;
     let page = String::from_utf8(docs.is(200).bytes.to_vec()).unwrap();

@@ -139,7 +139,7 @@ async fn refusals_come_in_their_order() {
     call(&nobody, bob.task("no-uuid"), bad.clone()).send().await.is(401);
     call(&ann, bob.task("no-uuid"), bad.clone()).send().await.is(403);
     let unread = ann.call(Method::PUT, ann.task("no-uuid")).header("Content-Type", "application/json").body("{");
-    unread.header("If-Match", "x").send().await.is(400);
+    unread.header("If-Match", "\"x").send().await.is(400);
     call(&ann, ann.task("no-uuid"), bad.clone()).send().await.is(422);
     call(&ann, ann.task("no-uuid"), good.clone()).send().await.is(404);
     call(&ann, ann.task(&unused_id()), bad.clone()).send().await.is(422);
