@@ -152,6 +152,47 @@ fn every_schema_has_an_example_that_it_allows() {
 }
 
 #[test]
+fn a_link_leads_from_an_example_to_an_operation() {
+    let mut links = Vec::new();
+    for operation in OPERATIONS.iter() {
+        for (status, response) in operation.description["responses"].as_object().unwrap() {
+            for (name, link) in response["links"].as_object().into_iter().flatten() {
+                let target = OPERATIONS.iter().find(|one| link["operationId"] == one.id).unwrap();
+                let names = |of: &Value| -> BTreeSet<String> {
+                    of["parameters"]
+                        .as_array()
+                        .unwrap()
+                        .iter()
+                        .map(|p| p["name"].as_str().unwrap().to_owned())
+                        .collect()
+                };
+                let examples = response["content"]["application/json"]["examples"].as_object().unwrap();
+                for (parameter, from) in link["parameters"].as_object().unwrap() {
+                    assert!(names(&target.description).contains(parameter), "{name}: {parameter}");
+                    let from = from.as_str().unwrap();
+                    let resolves = match from.split_once('.').unwrap() {
+                        ("$request", name) => {
+                            names(&operation.description).contains(name.strip_prefix("path.").unwrap())
+                        }
+                        (_, part) => match part.split_once('#') {
+                            Some((_, pointer)) => examples.values().any(|one| one["value"].pointer(pointer).is_some()),
+                            None => response["headers"][part.strip_prefix("header.").unwrap()].is_object(),
+                        },
+                    };
+                    assert!(resolves, "{name}: {from}");
+                }
+                links.push(format!("{} {status} {name}", operation.id));
+            }
+        }
+    }
+    let on_one = ["getTask", "updateTask", "toggleTaskCompletion", "deleteTask"];
+    let expected =
+        on_one.map(|name| format!("listTasks 200 {name}")).into_iter().chain(["listTasks 200 listTasks".to_owned()]);
+    let expected: Vec<_> = expected.chain(on_one.map(|name| format!("createTask 201 {name}"))).collect();
+    assert_eq!(links, expected);
+}
+
+#[test]
 fn media_types_and_headers_are_in_their_usual_form() {
     let (mut media_types, mut headers) = (BTreeSet::new(), BTreeSet::new());
     for operation in OPERATIONS.iter() {

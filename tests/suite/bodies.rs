@@ -144,6 +144,12 @@ async fn the_sentence_stays_short_where_the_list_is_long() {
     assert_eq!(reply.is_problem(422, "invalid-request").json()["errors"].as_array().unwrap().len(), 100);
     let end = "/f9 is not a field that is known here; and 490 more, of which `errors` lists the first 90.";
     assert!(reply.detail().ends_with(end), "{}", reply.detail());
+
+    // Each field is named whole in the list, and by its beginning in the sentence.
+    let long = "🌱/".repeat(500);
+    let reply = ann.post(json!({"title": "t", long.clone(): 1})).await;
+    reply.is_invalid(&[(&format!("/{}", long.replace('/', "~1")), "additionalProperties")]);
+    assert!(reply.detail().ends_with("~1🌱~… is not a field that is known here."), "{}", reply.detail());
 }
 
 #[tokio::test]
