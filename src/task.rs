@@ -93,8 +93,8 @@ impl Serialize for Timestamp {
 // look-around, no classes by Unicode property, four hexadecimal digits an escape.
 const CONTROL: &str = r"\u0000-\u001F\u007F-\u009F";
 /// White space, and what prints nothing: soft hyphen, zero-width characters, directional marks, fillers, variation
-/// selectors.
-const INVISIBLE: &str = r"\s\u00A0\u00AD\u034F\u061C\u115F\u1160\u1680\u17B4\u17B5\u180B-\u180F\u2000-\u200F\u2028-\u202F\u205F-\u206F\u2800\u3000\u3164\uFE00-\uFE0F\uFEFF\uFFA0";
+/// selectors. (U+2028 and U+2029 are white space. As escapes of their own, one generator writes them out, as line ends.)
+const INVISIBLE: &str = r"\s\u00A0\u00AD\u034F\u061C\u115F\u1160\u1680\u17B4\u17B5\u180B-\u180F\u2000-\u200F\u202A-\u202F\u205F-\u206F\u2800\u3000\u3164\uFE00-\uFE0F\uFEFF\uFFA0";
 
 /// The tag characters and the other variation selectors, which print nothing either.
 ///

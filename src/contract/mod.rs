@@ -26,6 +26,7 @@ use crate::{api, problem::ProblemType, request::Validators};
 
 mod examples;
 mod links;
+mod pages;
 mod post_process;
 mod publish;
 mod released;
@@ -208,24 +209,6 @@ fn openapi_3_1(json: &[u8]) -> Rendition {
     let mut document = serde_json::from_slice(json).expect("it was written here");
     post_process::to_openapi_3_1(&mut document);
     Rendition::of(&document)
-}
-
-/// Swagger UI with the document `json`.
-fn docs(json: &str) -> String {
-    let service = service();
-    // poem's page holds the document as it is before it is post-processed, as a script's literal, and has an icon fetched
-    // that is not there.
-    let page = service.swagger_ui_html();
-    let title = "<title>Swagger UI</title>";
-    [
-        (&*service.spec(), &*json.replace("</", "<\\/")),
-        (title, "<title>Taskpact</title><link rel=\"icon\" href=\"data:,\">"),
-    ]
-    .into_iter()
-    .fold("<!doctype html>".to_owned() + &page, |page, (theirs, ours)| {
-        assert!(page.contains(theirs), "poem-openapi's Swagger page has changed");
-        page.replace(theirs, ours)
-    })
 }
 
 /// The description of operations, without anything to run them on.

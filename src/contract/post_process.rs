@@ -35,14 +35,22 @@ pub(super) fn apply(document: &mut Value) -> Vec<Operation> {
     for (path, methods) in objects(&mut document["paths"]) {
         for (method, operation) in methods.iter_mut() {
             let problems = complete(operation, &mut parameters, &mut responses);
-            operations.push(Operation {
-                id: operation["operationId"].as_str().unwrap_or_default().to_owned(),
-                method: method.to_uppercase().parse().expect("a method's name is a method"),
-                template: path.clone(),
-                problems,
-            });
+            let tag = operation["tags"][0].clone();
+            operations.push((
+                Operation {
+                    id: operation["operationId"].as_str().unwrap_or_default().to_owned(),
+                    method: method.to_uppercase().parse().expect("a method's name is a method"),
+                    template: path.clone(),
+                    problems,
+                },
+                tag,
+            ));
         }
     }
+    // What the API is for comes first.
+    let first_use = |tag: &Value| operations.iter().position(|(_, of)| *of == tag["name"]);
+    document["tags"].as_array_mut().expect("there are tags").sort_by_key(first_use);
+    let operations = operations.into_iter().map(|(operation, _)| operation).collect();
     document["components"]["parameters"] = parameters.into();
     document["components"]["responses"] = responses.into();
     document["components"]["headers"]["RateLimit"] = json!({

@@ -11,44 +11,53 @@ use poem::{
     http::{StatusCode, header},
 };
 
-use super::{Contract, RELEASED, Rendition, VERSION};
+use super::{
+    Contract, RELEASED, Rendition, VERSION,
+    pages::{self, Page},
+};
 use crate::problem::{ProblemType, types};
 
 const YAML: &str = "application/yaml";
-const HTML: &str = "text/html; charset=utf-8";
+/// Whoever has it asks whether it is still the same.
+const ASK_AGAIN: &str = "no-cache";
+/// What is large, and does not change while the program runs.
+const FOR_MINUTES: &str = "max-age=300";
 
-/// The routes that are about the contract rather than in it.
+/// The routes that are about the contract rather than in it. In development mode the docs page is filled in.
 #[must_use]
-pub fn routes(contract: &Contract) -> Route {
+pub fn routes(contract: &Contract, development: bool) -> Route {
     let Rendition { json, yaml } = &contract.document;
     let (for_docs, for_3_1, current) = (json.clone(), json.clone(), yaml.clone());
+    let in_3_1 = LazyLock::new(move || super::openapi_3_1(&for_3_1).yaml);
+    // Larger than all the rest that a server keeps, so it is made when it is asked for first.
+    let docs = LazyLock::new(move || {
+        let json = str::from_utf8(&for_docs).expect("JSON is UTF-8");
+        pages::docs(json, &super::service().swagger_ui_html(), development)
+    });
     Route::new()
-        .at("/openapi.json", page("application/json", json.clone()))
-        .at("/openapi.yaml", page(YAML, yaml.clone()))
-        .at("/openapi-3.1.yaml", made_later(YAML, move || super::openapi_3_1(&for_3_1).yaml))
-        .at("/openapi/:file", get(make_sync(move |request| one_version(&request, &current))))
-        // Larger than all the rest that a server keeps.
-        .at("/docs", made_later(HTML, move || super::docs(str::from_utf8(&for_docs).expect("JSON is UTF-8")).into()))
-        .at("/problems", page(HTML, problems(types::ALL).into()))
-        .at("/problems/:slug", get(make_sync(|request| one_problem(&request))))
+        .at("/", page(|_| Ok(shown(&pages::greeting(), ASK_AGAIN))))
+        .at("/docs", page(move |_| Ok(shown(&docs, FOR_MINUTES))))
+        .at("/problems", page(|_| Ok(shown(&pages::problems(types::ALL), ASK_AGAIN))))
+        .at("/problems/:slug", page(|request| one_problem(&request)))
+        .at("/openapi.json", file("application/json", json.clone()))
+        .at("/openapi.yaml", file(YAML, yaml.clone()))
+        .at("/openapi-3.1.yaml", page(move |_| Ok(content(YAML, Bytes::clone(&in_3_1)))))
+        .at("/openapi/:file", page(move |request| one_version(&request, &current)))
+}
+
+fn page(
+    answer: impl Fn(Request) -> poem::Result<Response> + Send + Sync + 'static,
+) -> impl Endpoint<Output = Response> + 'static {
+    get(make_sync(answer)).map_to_response()
+}
+
+fn file(media_type: &'static str, body: Bytes) -> impl Endpoint<Output = Response> + 'static {
+    page(move |_| Ok(content(media_type, body.clone())))
 }
 
 fn one_problem(request: &Request) -> poem::Result<Response> {
     let problem = request.raw_path_param("slug").and_then(ProblemType::find).ok_or(NotFoundError)?;
-    Ok(content(HTML, problems(&[problem]).into()))
-}
-
-fn page(media_type: &'static str, body: Bytes) -> impl Endpoint<Output = Response> + 'static {
-    get(make_sync(move |_| content(media_type, body.clone()))).map_to_response()
-}
-
-/// A page that is made when it is asked for first.
-fn made_later(
-    media_type: &'static str,
-    make: impl FnOnce() -> Bytes + Send + 'static,
-) -> impl Endpoint<Output = Response> + 'static {
-    let page = LazyLock::new(make);
-    get(make_sync(move |_| content(media_type, Bytes::clone(&page)))).map_to_response()
+    Ok(shown(&pages::problems(&[problem]), ASK_AGAIN))
 }
 
 /// The contract of one version: of this program's, or of one that was released.
@@ -60,28 +69,22 @@ fn one_version(request: &Request, current: &Bytes) -> poem::Result<Response> {
 }
 
 fn content(media_type: &'static str, body: Bytes) -> Response {
-    Response::builder().status(StatusCode::OK).header(header::CONTENT_TYPE, media_type).body(body)
+    Response::builder()
+        .status(StatusCode::OK)
+        .header(header::CONTENT_TYPE, media_type)
+        .header(header::CACHE_CONTROL, ASK_AGAIN)
+        .body(body)
 }
 
-/// A page that explains these problem types.
-fn problems(explained: &[&ProblemType]) -> String {
-    let mut page = String::from(
-        "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\">\
-         <meta name=\"viewport\" content=\"width=device-width\"><title>Taskpact: problems</title>\
-         <style>body{font:1rem/1.5 system-ui,sans-serif;max-width:42rem;margin:2rem auto;padding:0 1rem}</style>",
-    );
-    for ProblemType { status, slug, title, meaning, remedy } in explained {
-        page += &format!(
-            "<h2 id=\"{slug}\"><a href=\"/problems/{slug}\">{title}</a></h2><p>Status {status}</p>\
-             <p>{}</p><p><strong>What to do:</strong> {}</p>",
-            html(meaning),
-            html(remedy)
-        );
-    }
-    page + "<p><a href=\"/problems\">All problems</a> · <a href=\"/docs\">Operations</a></p></html>"
-}
-
-/// Our own words as HTML.
-fn html(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+/// A page as it is answered. Tokens are entered on one of them: none is shown within a page of somebody else's, and none tells
+/// where its visitors come from.
+fn shown(page: &Page, caching: &'static str) -> Response {
+    Response::builder()
+        .status(StatusCode::OK)
+        .header(header::CONTENT_TYPE, "text/html; charset=utf-8")
+        .header(header::CACHE_CONTROL, caching)
+        .header(header::CONTENT_SECURITY_POLICY, page.policy.clone())
+        .header(header::X_FRAME_OPTIONS, "DENY")
+        .header(header::REFERRER_POLICY, "no-referrer")
+        .body(page.html.clone())
 }

@@ -9,7 +9,7 @@ use poem::{
     Body, Endpoint, Request, Response, Route,
     http::{
         HeaderMap, HeaderValue, Method, Uri, Version,
-        header::{CONNECTION, EXPECT, HOST, X_CONTENT_TYPE_OPTIONS},
+        header::{CACHE_CONTROL, CONNECTION, ETAG, EXPECT, HOST, X_CONTENT_TYPE_OPTIONS},
         uri::{PathAndQuery, Scheme},
     },
     web::{LocalAddr, RemoteAddr},
@@ -63,7 +63,7 @@ impl fmt::Debug for Edge {
 impl Edge {
     pub(super) fn new(config: &Config, store: Store, verifier: Verifier, limits: Limits, peers: Arc<Peers>) -> Self {
         let contract = Contract::new();
-        let routes = api::add_routes(store, contract::routes(&contract));
+        let routes = api::add_routes(store, contract::routes(&contract, !config.auth.is_set()));
         Self {
             routes,
             verifier,
@@ -222,6 +222,9 @@ impl Edge {
 /// Adds what every answer has, also one to what is no request.
 pub(super) fn mark(headers: &mut HeaderMap, request_id: &RequestId) {
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    // What has an entity tag is its user's alone, and the browser may keep it, if it asks each time whether it is still the same.
+    let caching = if headers.contains_key(ETAG) { "private, no-cache" } else { "no-store" };
+    headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static(caching));
     headers.insert(contract::VERSION_HEADER, HeaderValue::from_static(contract::VERSION));
     let id = HeaderValue::from_str(request_id.as_str()).expect("a request's id is printable");
     headers.insert(request_id::HEADER, id);

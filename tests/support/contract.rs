@@ -7,8 +7,9 @@ use jsonschema::Validator;
 use serde_json::{Value, json};
 
 /// The headers that belong to HTTP and to browsers rather than to an operation.
-const OF_HTTP: [&str; 11] = [
+const OF_HTTP: [&str; 12] = [
     "api-version",
+    "cache-control",
     "access-control-allow-origin",
     "access-control-expose-headers",
     "connection",
@@ -91,6 +92,9 @@ pub fn assert_conforms(method: &Method, path: &str, status: StatusCode, headers:
         }
         return;
     };
+
+    let caching = if headers.contains_key("etag") { "private, no-cache" } else { "no-store" };
+    assert_eq!(headers["cache-control"], caching, "{what}");
 
     let response = &operation.description["responses"][status.as_str()];
     assert!(response.is_object(), "{what}which {} does not declare", operation.id);
