@@ -26,7 +26,7 @@ spec:
     spec=$(mktemp) && trap 'rm "$spec"' EXIT && cargo run -q -- spec > "$spec" && cat "$spec" > api-spec.yaml
 
 # Check the contract and the server with other people's tools; needs Node.js, Python, Chromium and HAProxy
-contract: lint-contract clients conformance pools browser released try-readme
+contract: lint-contract clients journeys conformance pools browser released try-readme
 
 # Lint the contract: Redocly, Spectral, OWASP
 lint-contract:
@@ -35,6 +35,10 @@ lint-contract:
 # Generate three TypeScript clients and take the round trip with each
 clients:
     tests/contract/run clients
+
+# Make the journeys of journeys.arazzo.yaml with the server
+journeys:
+    tests/contract/run journeys
 
 # Let Schemathesis try the server, on SQLite and on PostgreSQL
 conformance:
