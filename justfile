@@ -26,7 +26,7 @@ spec:
     spec=$(mktemp) && trap 'rm "$spec"' EXIT && cargo run -q -- spec > "$spec" && cat "$spec" > api-spec.yaml
 
 # Check the contract and the server with other people's tools; needs Node.js, Python, Chromium and HAProxy
-contract: lint-contract clients journeys conformance pools browser released try-readme
+contract: lint-contract clients journeys conformance pools browser released kept try-readme
 
 # Lint the contract: Redocly, Spectral, OWASP
 lint-contract:
@@ -56,11 +56,15 @@ browser:
 released:
     tests/contract/run released
 
+# Let clients of every released contract make their way with the server
+kept:
+    tests/contract/run kept
+
 # Run what the README tells other teams to run
 try-readme:
     tests/contract/run readme
 
-# Record the contract of the release that the changelog names last
+# Record the contract of the release that the changelog names last, in contracts/
 release-contract:
     node tests/contract/released.mjs
 
