@@ -4,8 +4,8 @@
 import { readFileSync } from "node:fs";
 import { parse } from "yaml";
 
-// 0.95.0 writes the characters themselves for \u2028 and \u2029, and no regular expression can have these
-// (github.com/hey-api/hey-api/issues/4431). They are in \s, too, which stands beside them.
+// hey-api writes the characters themselves for \u2028 and \u2029, and no regular expression can have these (hey-api/hey-api#4431;
+// 0.99.0 still does). They are in \s, too, which stands beside them.
 const text = readFileSync(process.env.CONTRACT, "utf8").replaceAll("\\u2028-\\u202F", "\\u202A-\\u202F");
 
 export default {
