@@ -27,7 +27,7 @@ spec:
         cargo run -q -- spec --openapi $version > "$spec" && cat "$spec" > api-spec$([ $version = 3.0 ] || echo -3.1).yaml || exit 1; done
 
 # Check the contract and the server with other people's tools; needs Node.js, Python, Chromium and HAProxy
-contract: lint-contract clients conformance pools browser released try-readme
+contract: lint-contract clients journeys conformance pools browser released kept try-readme
 
 # Lint the contract: Redocly, Spectral, OWASP
 lint-contract:
@@ -36,6 +36,10 @@ lint-contract:
 # Generate three TypeScript clients and take the round trip with each
 clients:
     tests/contract/run clients
+
+# Make the journeys of journeys.arazzo.yaml with the server
+journeys:
+    tests/contract/run journeys
 
 # Let Schemathesis try the server, on SQLite and on PostgreSQL
 conformance:
@@ -53,11 +57,15 @@ browser:
 released:
     tests/contract/run released
 
+# Let clients of every released contract make their way with the server
+kept:
+    tests/contract/run kept
+
 # Run what the README tells other teams to run
 try-readme:
     tests/contract/run readme
 
-# Record the contract of the release that the changelog names last
+# Record the contract of the release that the changelog names last, in contracts/
 release-contract:
     node tests/contract/released.mjs
 

@@ -5,12 +5,14 @@
 import { generatedClients as clients } from "./clients.mjs";
 import { browser } from "../browser/browser.mjs";
 import { conforms as conformance } from "./conformance.mjs";
+import { journeys } from "./journeys.mjs";
+import { kept } from "./kept.mjs";
 import { lint } from "./lint.mjs";
 import { pools } from "./pools.mjs";
 import { readme } from "./readme.mjs";
 import { released } from "./released.mjs";
 
-const CHECKS = { lint, clients, conformance, pools, browser, released, readme };
+const CHECKS = { lint, clients, journeys, conformance, pools, browser, released, kept, readme };
 
 const asked = process.argv.slice(2);
 for (const name of asked.length > 0 ? asked : Object.keys(CHECKS)) {

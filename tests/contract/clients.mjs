@@ -1,5 +1,5 @@
 // Three generators of TypeScript clients: what they make of the contract compiles strictly, has the types that a person
-// would have written, and goes the whole round trip with the real server.
+// would have written, and goes the whole round trip with the real server. The infinite queries of two of them page to the end.
 
 import { readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -8,7 +8,8 @@ import { contract, folder, here, must, run, serve, succeed, tool, within } from 
 
 const clients = join(here, "clients");
 const generated = join(clients, "generated");
-const CLIENTS = ["openapi-fetch", "hey-api", "orval"];
+const ROUND_TRIPS = ["openapi-fetch", "hey-api", "orval"];
+const CLIENTS = [...ROUND_TRIPS, "infinite-queries"];
 
 /** What each client has to have met, by the server's own log. */
 const MET = [
@@ -16,16 +17,19 @@ const MET = [
   "getTask 200", "getTask 304", "updateTask 200", "updateTask 412", "toggleTaskCompletion 200", "deleteTask 204", "deleteTask 404",
 ];
 
-/** What a contract could forget, where that stands, and what stands there then. */
+/** What a contract could forget, where that stands, what stands there then, and which clients mind. */
 const SPOILS = [
-  ["a field can't be null", /(completed_at:\n(?: {10}.*\n)*?) {10}nullable: true\n/, "$1"],
-  ["a problem may be of any type", /          enum:\n          - \/problems\/version-mismatch\n/, ""],
+  ["a field can't be null", /(completed_at:\n(?: {10}.*\n)*?) {10}nullable: true\n/, "$1", CLIENTS],
+  ["a problem may be of any type", /          enum:\n          - \/problems\/version-mismatch\n/, "", ROUND_TRIPS],
+  ["a cursor is not what a page has", /(- name: cursor\n {8}schema:\n) {10}type: string\n {10}format: uuid\n(?: {10}m..Length.*\n){2}/, "$1          type: integer\n", ["infinite-queries"]],
 ];
+
+const HEY_API = ["--client", "@hey-api/client-fetch", "--plugins", "@hey-api/typescript", "@hey-api/sdk", "@tanstack/react-query", "--no-log-file"];
 
 function generate(file) {
   rmSync(generated, { recursive: true, force: true });
   succeed(tool("openapi-typescript"), [file, "--output", join(generated, "openapi-typescript.ts")], { cwd: clients });
-  succeed(tool("openapi-ts"), ["--input", file, "--output", join(generated, "hey-api"), "--client", "@hey-api/client-fetch", "--no-log-file"], { cwd: clients });
+  succeed(tool("openapi-ts"), ["--input", file, "--output", join(generated, "hey-api"), ...HEY_API], { cwd: clients });
   succeed(tool("orval"), ["--config", "orval.config.cjs"], { cwd: clients, env: { CONTRACT: file } });
 }
 
@@ -39,13 +43,13 @@ const compile = () =>
 export async function generatedClients() {
   // A test of types that tests nothing compiles, too.
   const text = readFileSync(contract, "utf8");
-  for (const [what, part, replacement] of SPOILS) {
+  for (const [what, part, replacement, minding] of SPOILS) {
     must(part.test(text), `there is no place where ${what}`);
     const spoilt = join(folder(), "spoilt.yaml");
     writeFileSync(spoilt, text.replace(part, replacement));
     generate(spoilt);
     const complaints = compile();
-    for (const client of CLIENTS) must(complaints.includes(`${client}.ts(`), `${client}.ts does not mind that ${what}:\n${complaints}`);
+    for (const client of minding) must(complaints.includes(`${client}.ts(`), `${client}.ts does not mind that ${what}:\n${complaints}`);
   }
 
   generate(contract);
@@ -63,7 +67,7 @@ export async function generatedClients() {
     });
     must(status === 0, `The round trip of ${client} failed:\n${said}`);
     const met = () => server.requests().slice(before).map(({ operation, status }) => `${operation} ${status}`);
-    const missing = () => MET.filter((one) => !met().includes(one));
+    const missing = () => (ROUND_TRIPS.includes(client) ? MET : ["listTasks 200"]).filter((one) => !met().includes(one));
     await within(5, () => missing().length === 0);
     must(missing().length === 0, `${client} has not met ${missing().join(", ")}; it has met ${met().join(", ")}`);
     console.log(`${client}: ${met().length} requests`);

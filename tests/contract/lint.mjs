@@ -10,7 +10,7 @@ const spectral = (ruleset) => (file) => {
   return JSON.parse(stdout).map((found) => ({ rule: found.code, text: `${found.path.join(".")}: ${found.message}` }));
 };
 
-const redocly = (file) => {
+export const redocly = (file) => {
   const { stdout, said } = run(tool("redocly"), ["lint", "--config=lint/redocly.yaml", "--format=json", file]);
   must(stdout.trim(), said);
   return JSON.parse(stdout)

@@ -4,7 +4,7 @@ import { spawnSync } from "node:child_process";
 import { copyFileSync, existsSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
 import { delimiter, dirname, join } from "node:path";
 import { schemathesis } from "./conformance.mjs";
-import { contract, folder, freePort, here, must, operations, program, root, serve, succeed, tool } from "./surroundings.mjs";
+import { contract, folder, freePort, here, must, operations, program, QUIET, root, serve, succeed, tool } from "./surroundings.mjs";
 
 const SECTIONS = ["Retrying safely", "Generate a client", "Check yourself against the contract"];
 
@@ -24,7 +24,7 @@ function installed(commands) {
   const [, version] = readFileSync(join(here, "conformance/requirements.in"), "utf8").trim().split("==");
   const versions = { ...devDependencies, schemathesis: version };
   const told = [...commands.matchAll(/(@?[\w/-]+)(?:@|==)([\d.]+)/g)];
-  must(told.length === 7, `the README installs ${told.length} programs, not seven`);
+  must(told.length === 8, `the README installs ${told.length} programs, not eight`);
   for (const [, name, version] of told) {
     must(versions[name] === version, `the README installs ${name} ${version}; what is tried here is ${versions[name]}`);
   }
@@ -44,6 +44,7 @@ function object(text) {
 export async function readme() {
   const project = folder();
   copyFileSync(contract, join(project, "api-spec.yaml"));
+  copyFileSync(join(root, "journeys.arazzo.yaml"), join(project, "journeys.arazzo.yaml"));
   writeFileSync(join(project, "package.json"), "{}");
   symlinkSync(join(here, "node_modules"), join(project, "node_modules"));
   mkdirSync(join(project, "bin"));
@@ -59,7 +60,7 @@ export async function readme() {
   const installs = (line) => /^(npm install|python3 -m venv) /.test(line);
   installed(lines.filter(installs).join(" "));
   const commands = lines.filter((line) => !installs(line)).join("\n");
-  const expected = ["npx openapi-typescript", "npx openapi-ts", "npx orval", "taskpact spec --check", "prism mock", "schemathesis run"];
+  const expected = ["npx openapi-typescript", "npx openapi-ts", "npx orval", "taskpact spec --check", "prism mock", "redocly respect", "schemathesis run"];
   for (const one of expected) must(commands.includes(one), `the README does not say ${one}`);
   const script = commands.replaceAll("http://127.0.0.1:8080", server.url).replaceAll("4010", port);
   must(script.includes(server.url) && script.includes(port), "the README has other addresses");
@@ -68,6 +69,7 @@ export async function readme() {
     cwd: project,
     env: {
       ...process.env,
+      ...QUIET,
       PATH: [join(project, "bin"), process.env.PATH].join(delimiter),
       TOKEN: server.token("ann"),
       USER_ID: "ann",
@@ -82,6 +84,7 @@ export async function readme() {
   must(answer?.status === 412 && answer.type === "/problems/version-mismatch" && answer.current?.version, `the mock's 412 is not in:\n${said}`);
   const answered = server.requests().filter(({ status }) => status >= 200 && status < 300).map(({ operation }) => operation);
   for (const { operationId } of operations()) must(answered.includes(operationId), `Schemathesis did not get through to ${operationId}`);
+  must(said.includes("5 passed, 5 total"), `not all journeys passed:\n${said}`);
   await server.stop();
 
   const ts = blocks("ts");

