@@ -27,7 +27,7 @@ spec:
         cargo run -q -- spec --openapi $version > "$spec" && cat "$spec" > api-spec$([ $version = 3.0 ] || echo -3.1).yaml || exit 1; done
 
 # Check the contract and the server with other people's tools; needs Node.js, Python, Chromium and HAProxy
-contract: lint-contract clients journeys conformance pools browser released kept try-readme
+contract: lint-contract clients journeys conformance pools browser released kept metrics try-readme
 
 # Lint the contract: Redocly, Spectral, OWASP
 lint-contract:
@@ -60,6 +60,10 @@ released:
 # Let clients of every released contract make their way with the server
 kept:
     tests/contract/run kept
+
+# Read the metrics as Prometheus does, and hold docs/METRICS.md against them
+metrics:
+    tests/contract/run metrics
 
 # Run what the README tells other teams to run
 try-readme:

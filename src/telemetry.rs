@@ -1,10 +1,20 @@
-//! What the operator is told, on standard error: never a token, a title, a body or a database's address.
+//! What the operator is told, on standard error: never a token, a title, a body or a database's address. And how what is
+//! measured is described.
 
 use std::{error::Error, io, panic};
 
+use prometheus_client::metrics::histogram::Histogram;
 use tracing_subscriber::{EnvFilter, Layer, layer::SubscriberExt, util::SubscriberInitExt};
 
 use crate::config::{self, LogFormat, Unusable};
+
+/// The one label of a metric: its name and its value.
+pub(crate) type Label = [(&'static str, &'static str); 1];
+
+/// A histogram of times, from half a millisecond to ten seconds.
+pub(crate) fn durations() -> Histogram {
+    Histogram::new([0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0])
+}
 
 /// Starts logging.
 ///

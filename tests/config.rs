@@ -94,6 +94,9 @@ allow_credentials = false  # default
 [log]
 format = "text"  # default
 filter = "info"  # default
+
+[metrics]
+# address is not set
 "#;
     assert_eq!(shown(&[], &[]), expected);
 }
@@ -183,7 +186,7 @@ fn an_unknown_key_is_an_error_that_names_it() {
     refused(
         &[(".env", "TASKPACT_SERVR__PORT=1")],
         &[],
-        "there is no setting `servr` (.env file's TASKPACT_SERVR__PORT); known here: server, database, auth, limits, cors, log",
+        "there is no setting `servr` (.env file's TASKPACT_SERVR__PORT); known here: server, database, auth, limits, cors, log, metrics",
     );
     refused(
         &[],

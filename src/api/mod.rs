@@ -14,6 +14,7 @@ mod reply;
 mod tasks;
 
 pub use health::Health;
+pub use reply::REPLAYED;
 pub use tasks::Tasks;
 
 /// The one list of operations.

@@ -28,7 +28,7 @@ use crate::{
 const JSON: &str = "application/json";
 const NEXT_CURSOR: HeaderName = HeaderName::from_static("next-cursor");
 /// Marks an answer that is given again.
-const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
+pub const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
 /// A reply, ready to be sent. `D` is how the contract shows it; only the constructors here make one.
 #[derive(Debug)]

@@ -4,9 +4,18 @@
 //! an issuer may sign with a new key at once. A fetch that fails, or brings no key, changes nothing: an issuer that is down
 //! does not lock out those whose keys are known.
 
-use std::{io, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    io,
+    path::PathBuf,
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
 
 use jsonwebtoken::Algorithm;
+use prometheus_client::{
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
+    registry::{Registry, Unit},
+};
 use reqwest::{Client, redirect::Policy};
 use tokio::{
     fs,
@@ -18,7 +27,7 @@ use super::keys::{Key, KeySet};
 use crate::{
     config::{JwksUrl, Unusable},
     problem::Fault,
-    telemetry::chain,
+    telemetry::{Label, chain},
 };
 
 /// How long one fetch may take.
@@ -37,6 +46,8 @@ pub(super) struct Published {
     state: watch::Sender<State>,
     /// That somebody waits for a key which is not there.
     wanted: Notify,
+    fetches: Family<Label, Counter>,
+    age: Gauge<f64, AtomicU64>,
 }
 
 #[derive(Default)]
@@ -44,6 +55,8 @@ struct State {
     keys: Option<Arc<KeySet>>,
     /// The last fetch that has ended: when it began, and whether it brought keys.
     last_fetch: Option<(Instant, bool)>,
+    /// When the keys were fetched.
+    keys_of: Option<Instant>,
 }
 
 enum Source {
@@ -80,12 +93,27 @@ impl Published {
         let published = Self::new(Source::File(file), max_age);
         let keys = published.fetch().await;
         let keys = keys.map_err(|why| Unusable(format!("`auth.jwks_file` ({name}) can't be used: {why}")))?;
-        published.state.send_modify(|state| state.keys = Some(keys));
+        published.state.send_modify(|state| (state.keys, state.keys_of) = (Some(keys), Some(Instant::now())));
         Ok(published)
     }
 
     fn new(source: Source, max_age: Duration) -> Self {
-        Self { source, max_age, state: watch::Sender::default(), wanted: Notify::new() }
+        let (state, wanted) = (watch::Sender::default(), Notify::new());
+        Self { source, max_age, state, wanted, fetches: Family::default(), age: Gauge::default() }
+    }
+
+    /// Registers what is measured.
+    pub(super) fn register(&self, registry: &mut Registry) {
+        registry.register("jwks_fetches", "Fetches of the issuer's keys, by outcome", self.fetches.clone());
+        let help = "The time since the keys that are in use were fetched";
+        registry.register_with_unit("jwks_age", help, Unit::Seconds, self.age.clone());
+    }
+
+    /// Looks at what is measured when somebody asks.
+    pub(super) fn measure(&self) {
+        let age = self.state.borrow().keys_of.map(|at| at.elapsed().as_secs_f64());
+        // There are none yet, however long one waits.
+        self.age.set(age.unwrap_or(f64::INFINITY));
     }
 
     /// Fetches the keys again and again. Nothing else does: a fetch must not end with the request that asked for it.
@@ -99,8 +127,12 @@ impl Published {
                     if self.current().is_some() { "going on with those before" } else { "there are none yet" };
                 tracing::warn!(cause, "could not fetch the issuer's keys, {instead}: {cause}");
             }
+            self.fetches.get_or_create(&[("outcome", if is_fresh { "success" } else { "failure" })]).inc();
             self.state.send_modify(|state| {
                 state.last_fetch = Some((began, is_fresh));
+                if is_fresh {
+                    state.keys_of = Some(began);
+                }
                 state.keys = fetched.ok().or(state.keys.take());
             });
 

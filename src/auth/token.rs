@@ -9,6 +9,7 @@ use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use chrono::{DateTime, Utc};
 use jsonwebtoken::{Algorithm, AlgorithmFamily, EncodingKey, encode};
 use poem::http::{HeaderMap, header::AUTHORIZATION};
+use prometheus_client::registry::Registry;
 use quick_cache::{Weighter, sync::Cache};
 use serde::{Deserialize, Deserializer, de::IgnoredAny};
 use serde_json::{Value, json};
@@ -119,6 +120,20 @@ impl Verifier {
         match &self.0.keys {
             Keys::Shared(_) => std::future::pending().await,
             Keys::Published(keys) => keys.keep_fresh().await,
+        }
+    }
+
+    /// Registers what is measured.
+    pub fn register(&self, registry: &mut Registry) {
+        if let Keys::Published(keys) = &self.0.keys {
+            keys.register(registry);
+        }
+    }
+
+    /// Looks at what is measured when somebody asks.
+    pub fn measure(&self) {
+        if let Keys::Published(keys) = &self.0.keys {
+            keys.measure();
         }
     }
 

@@ -64,6 +64,8 @@ enum Failure {
     DevelopmentSecret(#[source] io::Error),
     #[error("can't listen on `{host}`, port {port} (`server.host`, `server.port`; environment HOST, PORT)")]
     Listen { host: String, port: u16, source: io::Error },
+    #[error("can't listen on {address} (`metrics.address`)")]
+    ListenForMetrics { address: SocketAddr, source: io::Error },
     #[error("the system gives no threads")]
     Threads(#[source] io::Error),
     #[error("can't listen for signals")]

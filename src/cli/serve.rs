@@ -17,6 +17,7 @@ use taskpact::{
     telemetry::chain,
 };
 use tokio::{
+    net::TcpListener,
     signal::unix::{SignalKind, signal},
     time,
 };
@@ -72,8 +73,15 @@ async fn start(
         Failure::Listen { host, port, source }
     };
     // First: a server that can't serve here must not change the database.
-    let server = Server::bind(config, store.clone(), verifier).await.map_err(failed)?;
+    let mut server = Server::bind(config, store.clone(), verifier).await.map_err(failed)?;
     let address = server.address().map_err(failed)?;
+    if let Some(address) = config.metrics.address {
+        let failed = |source| Failure::ListenForMetrics { address, source };
+        let listener = TcpListener::bind(address).await.map_err(failed)?;
+        let url = format!("http://{}/metrics", listener.local_addr().map_err(failed)?);
+        tracing::info!(url, "metrics are at {url}");
+        server.tell_metrics(listener);
+    }
     if store.shares_its_file() {
         tracing::warn!(
             "another server has the same SQLite file open: they will wait for each other. Several servers on one database \

@@ -3,7 +3,10 @@
 //! [`Config`] is the whole, a section a struct; `values` are the types that a setting can have, and `load` reads them from
 //! files and the environment and knows where each came from. No error and no output of this module shows a secret's value.
 
-use std::{net::IpAddr, path::PathBuf};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -33,6 +36,8 @@ pub struct Config {
     pub cors: Cors,
     /// What is told to the operator.
     pub log: Log,
+    /// Where the operator's Prometheus asks.
+    pub metrics: Metrics,
 }
 
 /// The listener and the bounds of a request.
@@ -289,6 +294,14 @@ impl Default for Log {
     fn default() -> Self {
         Self { format: LogFormat::Text, filter: "info".to_owned() }
     }
+}
+
+/// Where the operator's Prometheus asks.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Metrics {
+    /// The address at which `/metrics` is answered, such as `127.0.0.1:9464`: whoever reaches it may ask. Default: none.
+    pub address: Option<SocketAddr>,
 }
 
 /// The form of a log line.

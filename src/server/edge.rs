@@ -21,6 +21,7 @@ use super::{
     compress,
     cors::Cors,
     log_line::{LogLine, name},
+    metrics::Traffic,
     peers::{Peer, Peers, Phase},
     prefix::{self, Prefix},
 };
@@ -52,6 +53,7 @@ pub(super) struct Edge {
     limits: Limits,
     deadline: Duration,
     clock: Clock,
+    pub(super) traffic: Traffic,
 }
 
 impl fmt::Debug for Edge {
@@ -74,6 +76,7 @@ impl Edge {
             limits,
             deadline: Duration::from_millis(config.server.request_timeout_ms.get()),
             clock: Clock,
+            traffic: Traffic::default(),
         }
     }
 
@@ -108,7 +111,7 @@ impl Edge {
         trim_slash(request.uri_mut());
         let path = request.uri().path().to_owned();
         let operation = self.contract.operation(request.method(), &path);
-        let mut line = LogLine::new(method.clone(), &path, operation, &request_id);
+        let mut line = LogLine::new(method.clone(), &path, operation, &request_id, &self.traffic);
 
         let (preflight, drawn) = (self.cors.preflight(&request, origin.as_ref()), Drawn::default());
         let outcome = match preflight {
@@ -116,7 +119,7 @@ impl Edge {
             None => self.run(request, &path, operation, peer, &drawn).await,
         };
         let mut answer = outcome.unwrap_or_else(|fault| {
-            Self::report(&fault, &mut line);
+            self.report(&fault, &mut line);
             fault.answer(&request_id)
         });
         prefix::add(&prefix, &mut answer).await;
@@ -127,11 +130,17 @@ impl Edge {
         };
         let length = if method == Method::HEAD { 0 } else { length };
         if !self.peers.gives(peer, length, drawn.owner()).await {
-            Self::report(&Fault::Crowded, &mut line);
+            self.report(&Fault::Crowded, &mut line);
             answer = Fault::Crowded.answer(&request_id);
             self.peers.gives(peer, 0, None).await;
         }
 
+        if drawn.owner().is_some() {
+            self.traffic.accepted();
+        }
+        if answer.headers().contains_key(api::REPLAYED) {
+            self.traffic.replayed(&line);
+        }
         let is_failure = answer.status().is_server_error();
         let headers = answer.headers_mut();
         if !is_failure {
@@ -195,7 +204,8 @@ impl Edge {
 
     /// Tells the operator about a request that failed: in the line of the request, and if it is our failure in one of its
     /// own, with the cause.
-    fn report(fault: &Fault, line: &mut LogLine<'_>) {
+    fn report(&self, fault: &Fault, line: &mut LogLine<'_>) {
+        self.traffic.refused(fault);
         let problem = fault.problem_type();
         line.problem = Some(problem.slug);
         if let Fault::InvalidToken(reason) = fault {
@@ -268,6 +278,7 @@ mod tests {
             limits: Limits::new(&config.limits),
             deadline,
             clock: Clock,
+            traffic: Traffic::default(),
         }
     }
 

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use poem::http::Method;
 
+use super::metrics::Traffic;
 use crate::{contract::Operation, request_id::RequestId};
 
 /// It is written when the request has been answered, or when the server stops before that. (A caller that hangs up can't be
@@ -20,19 +21,31 @@ pub(super) struct LogLine<'r> {
     pub(super) problem: Option<&'static str>,
     /// What an operator wants to know of a refusal, and may know: never a token.
     pub(super) reason: Option<String>,
+    traffic: &'r Traffic,
 }
 
 impl<'r> LogLine<'r> {
-    pub(super) fn new(method: Method, path: &str, operation: Option<&'r Operation>, request_id: &'r RequestId) -> Self {
+    pub(super) fn new(
+        method: Method,
+        path: &str,
+        operation: Option<&'r Operation>,
+        request_id: &'r RequestId,
+        traffic: &'r Traffic,
+    ) -> Self {
+        traffic.in_flight.inc();
         let path = operation.is_none().then(|| path.to_owned());
         let started = Instant::now();
-        Self { method, operation, path, request_id, started, status: None, problem: None, reason: None }
+        Self { method, operation, path, request_id, started, status: None, problem: None, reason: None, traffic }
     }
 }
 
 impl Drop for LogLine<'_> {
     fn drop(&mut self) {
-        let Self { method, operation, path, request_id, started, status, problem, reason } = self;
+        self.traffic.in_flight.dec();
+        if let Some(status) = self.status {
+            self.traffic.answered(self, status);
+        }
+        let Self { method, operation, path, request_id, started, status, problem, reason, .. } = self;
         let (operation, path, problem) = (name(*operation), path.as_deref(), *problem);
         let reason = reason.as_deref();
         #[expect(clippy::cast_precision_loss, reason = "a request's microseconds are exact in 53 bits")]

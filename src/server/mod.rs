@@ -26,12 +26,14 @@ mod cors;
 mod descriptors;
 mod edge;
 mod log_line;
+mod metrics;
 mod peers;
 mod prefix;
 mod refusal;
 mod stream;
 
 use edge::Edge;
+use metrics::Metrics;
 use peers::{Order, Peer, Peers, Phase};
 use stream::Stream;
 
@@ -55,6 +57,8 @@ pub struct Server {
     limits: Limits,
     store: Store,
     verifier: Verifier,
+    /// Where it is told what is measured.
+    metrics: Option<(Arc<TcpListener>, Arc<Metrics>)>,
     max_head_bytes: usize,
     drain_delay: Duration,
     shutdown_timeout: Duration,
@@ -72,6 +76,7 @@ impl Server {
         Ok(Self {
             listener: TcpListener::bind(address).await?,
             edge: Arc::new(Edge::new(config, store.clone(), verifier.clone(), limits.clone(), Arc::clone(&peers))),
+            metrics: None,
             peers,
             limits,
             store,
@@ -80,6 +85,13 @@ impl Server {
             drain_delay: Duration::from_secs(config.server.drain_delay_secs.get()),
             shutdown_timeout: Duration::from_secs(config.server.shutdown_timeout_secs.get()),
         })
+    }
+
+    /// Tells what is measured to whoever asks for `/metrics` at `listener`.
+    pub fn tell_metrics(&mut self, listener: TcpListener) {
+        let (store, verifier) = (self.store.clone(), self.verifier.clone());
+        let metrics = Metrics::new(&self.edge.traffic, Arc::clone(&self.peers), store, verifier);
+        self.metrics = Some((Arc::new(listener), Arc::new(metrics)));
     }
 
     /// The address that it listens on.
@@ -101,6 +113,9 @@ impl Server {
         let (limits, peers) = (self.limits.clone(), Arc::clone(&self.peers));
         background.spawn(restart_on_panic(move || limits.clone().keep_small()));
         background.spawn(restart_on_panic(move || Arc::clone(&peers).watch()));
+        if let Some((listener, metrics)) = self.metrics.clone() {
+            background.spawn(restart_on_panic(move || Arc::clone(&metrics).serve(Arc::clone(&listener))));
+        }
         let mut drained = pin!(async {
             stop.await;
             self.peers.drain();

@@ -18,10 +18,14 @@ use std::{
     time::{Duration, Instant},
 };
 
+use prometheus_client::{
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
+    registry::Registry,
+};
 use tokio::{sync::Notify, time};
 
 use super::stream::LINGER;
-use crate::{auth::Owner, config};
+use crate::{auth::Owner, config, telemetry::Label};
 
 /// How often the deadlines are looked at.
 const TICK: Duration = Duration::from_millis(250);
@@ -64,6 +68,17 @@ pub(super) enum Phase {
 
 impl Phase {
     const ALL: [Self; 6] = [Self::Fresh, Self::Head, Self::Body, Self::Answer, Self::Idle, Self::Serving];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Fresh => "fresh",
+            Self::Head => "head",
+            Self::Body => "body",
+            Self::Answer => "answer",
+            Self::Idle => "idle",
+            Self::Serving => "serving",
+        }
+    }
 }
 
 /// What a connection has been told to do.
@@ -149,9 +164,11 @@ impl Peer {
         Order::ALL[usize::from(self.order.load(Relaxed))]
     }
 
-    fn tell(&self, order: Order) {
-        self.order.fetch_max(order as u8, Relaxed);
+    /// Whether it is told something new.
+    fn tell(&self, order: Order) -> bool {
+        let before = self.order.fetch_max(order as u8, Relaxed);
         self.told.notify_one();
+        before < order as u8
     }
 
     /// Waits until it is told something.
@@ -182,6 +199,7 @@ pub(super) struct Peers {
     /// Somebody has left.
     left: Notify,
     is_draining: AtomicBool,
+    connections: Family<Label, Gauge>,
 }
 
 #[derive(Debug, Default)]
@@ -199,6 +217,8 @@ struct State {
     held: HashMap<u64, (Option<Owner>, usize)>,
     /// Since when connections have been closed for want of places or of memory, how many, and when the last one was.
     episode: Option<(Instant, usize)>,
+    /// What for connections have been ended, or refused.
+    closed: Family<Label, Counter>,
 }
 
 impl Peers {
@@ -213,6 +233,7 @@ impl Peers {
             state: Mutex::default(),
             left: Notify::new(),
             is_draining: AtomicBool::new(false),
+            connections: Family::default(),
         }
     }
 
@@ -227,6 +248,7 @@ impl Peers {
         let is_spare = state.regular >= self.places && !state.close_one(|peer| !peer.is_spare);
         let spare = state.all.len() - state.regular;
         if is_spare && spare >= SPARE_PLACES && !state.close_one(|peer| peer.is_spare) {
+            state.count_closed("refused");
             return None;
         }
         let number = state.next;
@@ -246,6 +268,22 @@ impl Peers {
         state.regular += usize::from(!is_spare);
         state.all.insert(number, Arc::clone(&peer));
         Some(peer)
+    }
+
+    /// Registers what is measured.
+    pub(super) fn register(&self, registry: &mut Registry) {
+        registry.register("connections", "Connections, by what they wait for", self.connections.clone());
+        let closed = self.state().closed.clone();
+        registry.register("connections_closed", "Connections that were ended or refused, by what for", closed);
+    }
+
+    /// Looks at what is measured when somebody asks.
+    pub(super) fn measure(&self) {
+        let phases: Vec<Phase> = self.state().all.values().map(|peer| peer.phase()).collect();
+        for phase in Phase::ALL {
+            let count = phases.iter().filter(|one| **one == phase).count();
+            self.connections.get_or_create(&[("phase", phase.name())]).set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
     }
 
     /// Closes the connection that has kept the server waiting longest.
@@ -343,7 +381,7 @@ impl Peers {
                 }
                 let idle = |peer: &&Arc<Peer>| matches!(peer.phase(), Phase::Fresh | Phase::Idle);
                 for peer in state.all.values().filter(idle).filter(|peer| is_over && peer.order() == Order::None) {
-                    peer.tell(Order::Retire);
+                    let _ = peer.tell(Order::Retire);
                 }
             }
             let _ = time::timeout(TICK / 5, self.left.notified()).await;
@@ -362,21 +400,25 @@ impl Peers {
         let mut state = self.state();
         for peer in state.all.values() {
             let (phase, age, without_progress) = peer.look();
-            match phase {
-                Phase::Fresh if age > self.head_timeout => peer.tell(Order::Close),
+            let (order, what_for) = match phase {
+                Phase::Fresh if age > self.head_timeout => (Order::Close, "silent"),
                 // If it does not take the refusal either.
-                Phase::Head if age > self.head_timeout + 2 * LINGER => peer.tell(Order::Close),
-                Phase::Head if age > self.head_timeout => peer.tell(Order::Expire),
-                Phase::Idle if age > self.idle_timeout => peer.tell(Order::Retire),
+                Phase::Head if age > self.head_timeout + 2 * LINGER => (Order::Close, ""),
+                Phase::Head if age > self.head_timeout => (Order::Expire, "head"),
+                Phase::Idle if age > self.idle_timeout => (Order::Retire, "idle"),
                 Phase::Answer => {
                     let size = peer.answer.load(Relaxed);
                     let budget = self.stall_timeout + Duration::from_secs((size / MIN_BYTES_PER_SEC) as u64);
-                    if without_progress > self.stall_timeout || age > budget {
-                        tracing::info!("closed a connection whose peer did not take its answer");
-                        peer.tell(Order::Close);
+                    if without_progress <= self.stall_timeout && age <= budget {
+                        continue;
                     }
+                    tracing::info!("closed a connection whose peer did not take its answer");
+                    (Order::Close, "answer")
                 }
-                _ => {}
+                _ => continue,
+            };
+            if peer.tell(order) && !what_for.is_empty() {
+                state.count_closed(what_for);
             }
         }
         state.end_episode();
@@ -424,7 +466,9 @@ impl State {
         let Some(peer) = chosen else { return false };
         // Its place is free from now on, whenever its task gets to it.
         self.remove(&peer);
-        peer.tell(Order::Close);
+        if peer.tell(Order::Close) {
+            self.count_closed("room");
+        }
         if let Some((last, count)) = &mut self.episode {
             (*last, *count) = (Instant::now(), *count + 1);
         } else {
@@ -461,6 +505,10 @@ impl State {
                 self.untaken_by.remove(&user);
             }
         }
+    }
+
+    fn count_closed(&self, what_for: &'static str) {
+        self.closed.get_or_create(&[("for", what_for)]).inc();
     }
 
     fn end_episode(&mut self) {

@@ -15,6 +15,7 @@ use std::{
     time::Duration,
 };
 
+use prometheus_client::registry::Registry;
 use sea_orm::{
     AccessMode, ConnectionTrait, DatabaseTransaction, DbBackend, DbErr, RuntimeErr, SqliteTransactionMode, SqlxError,
     Statement, TransactionOptions, TransactionTrait,
@@ -135,6 +136,16 @@ impl Store {
     /// The same.
     pub fn existing(settings: &config::Database) -> Result<Option<Self>, DbErr> {
         if connections::is_missing(settings)? { Ok(None) } else { Self::new(settings).map(Some) }
+    }
+
+    /// Registers what is measured.
+    pub fn register(&self, registry: &mut Registry) {
+        self.lanes.queue.register(registry);
+    }
+
+    /// Looks at what is measured when somebody asks.
+    pub fn measure(&self) {
+        self.lanes.queue.measure();
     }
 
     /// `owner`'s tasks.

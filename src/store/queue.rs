@@ -11,12 +11,20 @@
 use std::{
     collections::{HashMap, HashSet, VecDeque},
     sync::{Arc, Mutex, MutexGuard},
+    time::Instant,
 };
 
+use prometheus_client::{
+    metrics::{family::Family, gauge::Gauge, histogram::Histogram},
+    registry::{Registry, Unit},
+};
 use tokio::{sync::Notify, task::yield_now};
 
 use super::request::{Kind, Request, Subject};
-use crate::auth::Owner;
+use crate::{
+    auth::Owner,
+    telemetry::{Label, durations},
+};
 
 /// The most requests that one set has.
 const MAX_SET: usize = 64;
@@ -50,6 +58,28 @@ pub(super) struct Queue {
     lanes: Vec<(Roles, Notify)>,
     /// Whether a set has requests of one owner only.
     single_owner: bool,
+    measured: Measured,
+}
+
+/// What is measured of sets, apart for those that read and those that write.
+#[derive(Debug)]
+struct Measured {
+    waits: Family<Label, Histogram>,
+    work: Family<Label, Histogram>,
+    sizes: Family<Label, Histogram>,
+    waiting: Gauge,
+}
+
+impl Default for Measured {
+    fn default() -> Self {
+        let sizes = || Histogram::new([1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0]);
+        Self {
+            waits: Family::new_with_constructor(durations),
+            work: Family::new_with_constructor(durations),
+            sizes: Family::new_with_constructor(sizes),
+            waiting: Gauge::default(),
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -80,12 +110,29 @@ pub(super) struct Taken {
     pub(super) kind: Kind,
     pub(super) requests: Vec<Request>,
     writers: Vec<Owner>,
+    since: Instant,
 }
 
 impl Queue {
     pub(super) fn new(lanes: impl IntoIterator<Item = Roles>, single_owner: bool) -> Arc<Self> {
         let lanes = lanes.into_iter().map(|roles| (roles, Notify::new())).collect();
-        Arc::new(Self { state: Mutex::default(), lanes, single_owner })
+        Arc::new(Self { state: Mutex::default(), lanes, single_owner, measured: Measured::default() })
+    }
+
+    /// Registers what is measured.
+    pub(super) fn register(&self, registry: &mut Registry) {
+        let Measured { waits, work, sizes, waiting } = &self.measured;
+        let help = "The time that a request waits for its turn at the database";
+        registry.register_with_unit("database_wait", help, Unit::Seconds, waits.clone());
+        let help = "The time that a set of requests takes at the database";
+        registry.register_with_unit("database_work", help, Unit::Seconds, work.clone());
+        registry.register("database_set_size", "Requests that travel to the database together", sizes.clone());
+        registry.register("database_waiting", "Requests that wait for their turn at the database", waiting.clone());
+    }
+
+    /// Looks at what is measured when somebody asks.
+    pub(super) fn measure(&self) {
+        self.measured.waiting.set(i64::try_from(self.state().waiting).unwrap_or(i64::MAX));
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -169,7 +216,14 @@ impl Queue {
         if !state.lines[kind as usize].turns.is_empty() {
             self.wake(state, kind);
         }
-        Some(Taken { queue: Arc::clone(self), kind, requests, writers })
+        let since = Instant::now();
+        let waits = self.measured.waits.get_or_create_owned(&kind.label());
+        for request in &requests {
+            waits.observe(since.saturating_duration_since(request.since()).as_secs_f64());
+        }
+        #[expect(clippy::cast_precision_loss, reason = "a set is small")]
+        self.measured.sizes.get_or_create_owned(&kind.label()).observe(requests.len() as f64);
+        Some(Taken { queue: Arc::clone(self), kind, requests, writers, since })
     }
 
     /// Whether nobody serves any more.
@@ -256,6 +310,8 @@ impl State {
 
 impl Drop for Taken {
     fn drop(&mut self) {
+        let work = self.queue.measured.work.get_or_create_owned(&self.kind.label());
+        work.observe(self.since.elapsed().as_secs_f64());
         if self.writers.is_empty() {
             return;
         }

@@ -8,11 +8,12 @@ import { conforms as conformance } from "./conformance.mjs";
 import { journeys } from "./journeys.mjs";
 import { kept } from "./kept.mjs";
 import { lint } from "./lint.mjs";
+import { metrics } from "./metrics.mjs";
 import { pools } from "./pools.mjs";
 import { readme } from "./readme.mjs";
 import { released } from "./released.mjs";
 
-const CHECKS = { lint, clients, journeys, conformance, pools, browser, released, kept, readme };
+const CHECKS = { lint, clients, journeys, conformance, pools, browser, released, kept, metrics, readme };
 
 const asked = process.argv.slice(2);
 for (const name of asked.length > 0 ? asked : Object.keys(CHECKS)) {

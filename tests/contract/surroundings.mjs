@@ -131,7 +131,7 @@ const KEEPER = `
   "$bin/initdb" -D data -U taskpact -A trust -E UTF8 --lc-messages=C --no-sync >initdb.log 2>&1 || { cat initdb.log; exit 1; }
   "$bin/postgres" -D data -p "$port" -c listen_addresses=127.0.0.1 -c unix_socket_directories= \\
     -c fsync=off -c full_page_writes=off <&- >server.log 2>&1 &
-  until grep -q 'ready to accept connections' server.log; do
+  until grep -qs 'ready to accept connections' server.log; do
     kill -0 $! || { cat server.log; exit 1; }
     sleep 0.05
   done
