@@ -26,11 +26,15 @@ spec:
     spec=$(mktemp) && trap 'rm "$spec"' EXIT && cargo run -q -- spec > "$spec" && cat "$spec" > api-spec.yaml
 
 # Check the contract and the server with other people's tools; needs Node.js, Python, Chromium and HAProxy
-contract: lint-contract clients conformance pools browser released try-readme
+contract: lint-contract client clients conformance pools browser released try-readme
 
 # Lint the contract: Redocly, Spectral, OWASP
 lint-contract:
     tests/contract/run lint
+
+# Pack the TypeScript client, and try it in Node.js and in Chromium
+client:
+    tests/contract/run client
 
 # Generate three TypeScript clients and take the round trip with each
 clients:

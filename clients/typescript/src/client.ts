@@ -3,7 +3,7 @@ import type { components, operations, paths } from "./contract.js";
 import { ProblemError } from "./problem.js";
 import { retrying, type RetryOptions } from "./retrying.js";
 import { unlessAborted } from "./signals.js";
-import { authorizing, claims, type Token, TokenStore } from "./token.js";
+import { authorizing, type Token, TokenStore } from "./token.js";
 
 export type Task = components["schemas"]["Task"];
 export type NewTask = components["schemas"]["NewTask"];
@@ -77,8 +77,8 @@ export function createTaskpact({ baseUrl, token, userId, fetch, ...retries }: Ta
   const client: Client<paths> = createClient<paths>({ baseUrl, fetch: retrying({ ...retries, fetch: authorizing(tokens, fetch) }) });
 
   async function user({ signal }: CallOptions = {}): Promise<{ user_id: string }> {
-    const user_id = userId ?? claims(await (signal ? unlessAborted(tokens.get(), signal) : tokens.get())).sub;
-    if (typeof user_id !== "string") throw new Error("whose tasks? There is no `userId`, and no token with a subject (`sub`)");
+    const user_id = userId ?? (await (signal ? unlessAborted(tokens.subject(), signal) : tokens.subject()));
+    if (user_id === undefined) throw new Error("whose tasks? There is no `userId`, and no token with a subject (`sub`)");
     return { user_id };
   }
   const one = async (task_id: string, options?: CallOptions) => ({ ...(await user(options)), task_id });

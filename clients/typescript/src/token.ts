@@ -12,6 +12,8 @@ const TIMEOUT_MS = 20_000;
 export class TokenStore {
   readonly #token: Token;
   #kept: string | undefined;
+  /** When the kept one is replaced. */
+  #until = 0;
   #asking: Promise<string | undefined> | undefined;
 
   constructor(token: Token) {
@@ -21,9 +23,14 @@ export class TokenStore {
   /** The token to be sent now, or undefined if there is no session. Rejects as whoever is asked does. */
   async get(): Promise<string | undefined> {
     if (typeof this.#token === "string") return this.#token;
-    const { exp } = claims(this.#kept);
-    if (typeof exp === "number" && exp * 1000 - MARGIN_MS < Date.now()) this.#kept = undefined;
-    return this.#kept ?? (this.#asking ??= this.#ask(this.#token));
+    if (this.#kept !== undefined && Date.now() < this.#until) return this.#kept;
+    return (this.#asking ??= this.#ask(this.#token));
+  }
+
+  /** Whose token it is: its `sub`, if there is a token that has one. That holds also when it is about to expire. */
+  async subject(): Promise<string | undefined> {
+    const { sub } = claims(this.#kept ?? (await this.get()));
+    return typeof sub === "string" ? sub : undefined;
   }
 
   /** Forgets the token: at sign-out, or only if it is this one, which was refused. */
@@ -37,7 +44,9 @@ export class TokenStore {
   #ask(token: () => Given | Promise<Given>): Promise<string | undefined> {
     const asking = within(TIMEOUT_MS, async () => (await token()) ?? undefined).then(
       (given) => {
-        if (this.#asking === asking) [this.#kept, this.#asking] = [given, undefined];
+        if (this.#asking === asking) {
+          [this.#kept, this.#until, this.#asking] = [given, until(given), undefined];
+        }
         return given;
       },
       (error: unknown) => {
@@ -73,13 +82,20 @@ export function authorizing(token: Token | TokenStore, fetch?: typeof globalThis
   };
 }
 
+/** When a token that is given now is to be replaced: before its `exp`, but one that lives for a moment is used, too. */
+function until(token: string | undefined): number {
+  const { exp } = claims(token);
+  if (typeof exp !== "number") return Infinity;
+  return exp * 1000 - Math.min(MARGIN_MS, (exp * 1000 - Date.now()) / 2);
+}
+
 function withToken(request: Request, token: string | undefined): Request {
   if (token !== undefined) request.headers.set("Authorization", `Bearer ${token}`);
   return request;
 }
 
 /** What a token says, unverified: whose it is and until when. Nothing, if it is no JWT. */
-export function claims(token: string | undefined): { sub?: unknown; exp?: unknown } {
+function claims(token: string | undefined): { sub?: unknown; exp?: unknown } {
   try {
     const payload = atob(token?.split(".")[1]?.replaceAll("-", "+").replaceAll("_", "/") ?? "");
     return JSON.parse(new TextDecoder().decode(Uint8Array.from(payload, (char) => char.charCodeAt(0)))) ?? {};
