@@ -25,6 +25,11 @@ fuzz seconds="60":
 spec:
     spec=$(mktemp) && trap 'rm "$spec"' EXIT && cargo run -q -- spec > "$spec" && cat "$spec" > api-spec.yaml
 
+# Make the types of the TypeScript client from the contract
+client-types:
+    npm ci --prefix clients/typescript --ignore-scripts
+    npm run contract --prefix clients/typescript
+
 # Check the contract and the server with other people's tools; needs Node.js, Python, Chromium and HAProxy
 contract: lint-contract client clients conformance pools browser released try-readme
 

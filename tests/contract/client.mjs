@@ -31,7 +31,7 @@ function isMadeFromTheContract() {
   const made = join(folder(), "contract.ts");
   succeed(join(home, "node_modules/.bin/openapi-typescript"), [contract, "--output", made]);
   const isCurrent = readFileSync(made).equals(readFileSync(join(home, "src/contract.ts")));
-  must(isCurrent, "clients/typescript/src/contract.ts is not made from this contract: npm run contract --prefix clients/typescript");
+  must(isCurrent, "clients/typescript/src/contract.ts is not made from this contract: just client-types");
   must(readFileSync(join(home, "LICENSE")).equals(readFileSync(join(root, "LICENSE"))), "clients/typescript/LICENSE is not the licence");
 }
 
