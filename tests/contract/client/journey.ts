@@ -210,7 +210,10 @@ export const steps: Record<string, (world: World) => Promise<void>> = {
     await world.fault({ method: "GET", times: 3, what: refusal });
     same((await client.list()).response.status, 503, "the last answer");
     await world.fault({ method: "GET", times: 3, what: "lose" });
-    must((await rejection(client.list(), "a request that always fails")) instanceof TypeError, "it rejects otherwise than fetch");
+    const backedOff = await lasted(async () =>
+      must((await rejection(client.list(), "a request that always fails")) instanceof TypeError, "it rejects otherwise than fetch"));
+    // A quarter of a second at least, and then a half.
+    must(backedOff > 740, `it waited ${backedOff} ms between three attempts`);
     same((await client.list()).response.status, 200, "the answer when all is well again");
     await world.fault({ method: "GET", times: 1, what: { status: 429, headers: { "Retry-After": "3600" } } });
     const took = await lasted(async () => same((await client.list()).response.status, 429, "an answer for which to wait an hour"));
@@ -311,6 +314,8 @@ export const steps: Record<string, (world: World) => Promise<void>> = {
     });
     same(asked, 4, "how often was asked when the second is refused, too");
     same(refused, ["listTasks 401", "listTasks 401"], "what reached the server");
+    tokens.push(await world.token(user, "2h"));
+    same(await reached(world, () => client.list()), ["listTasks 200"], "what reached the server after that");
 
     // Of a fixed token there is no other, and without a session there is none.
     const fixed = createTaskpact({ baseUrl: world.url, userId: user, token: await world.staleToken(user) });
@@ -496,11 +501,22 @@ export const steps: Record<string, (world: World) => Promise<void>> = {
   },
 };
 
+/** Whoever never answers with a token is asked again after 20 seconds. That takes longer than some steps together. */
+async function givesUpATokenThatNeverComes(): Promise<void> {
+  let asked = 0;
+  const store = new TokenStore(() => (++asked === 1 ? new Promise<string>(() => {}) : "the next"));
+  same((await rejection(store.get(), "a token that never comes") as Error).name, "TimeoutError", "the error");
+  same(await store.get(), "the next", "the token that is asked for then");
+}
+
 /** Takes every step, and tells which ones failed. */
 export async function journey(world: World): Promise<{ taken: number; failed: string[] }> {
   const failed: string[] = [];
+  const fails = (name: string) => (error: unknown) => void failed.push(`${name}: ${error instanceof Error ? (error.stack ?? error.message) : error}`);
+  const meanwhile = givesUpATokenThatNeverComes().catch(fails("a token that never comes is given up"));
   for (const [name, step] of Object.entries(steps)) {
-    await step(world).catch((error: unknown) => failed.push(`${name}: ${error instanceof Error ? (error.stack ?? error.message) : error}`));
+    await step(world).catch(fails(name));
   }
+  await meanwhile;
   return { taken: Object.keys(steps).length, failed };
 }
