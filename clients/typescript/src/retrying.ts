@@ -41,10 +41,9 @@ export function retrying({ fetch, attempts = 5, timeoutMs = 20_000, maxWaitMs = 
         seconds = retryAfter(answer);
         if (seconds * 1000 > maxWaitMs) return answer;
       } catch (error) {
-        signal.throwIfAborted();
         if (attempt >= most || !isLost(error)) throw error;
       }
-      // Clients that failed together do not all come back together.
+      // Clients that failed together do not all come back together. After an abort this rejects at once.
       const backoff = Math.min(maxWaitMs, 500 * 2 ** (attempt - 1)) * (0.5 + Math.random() / 2);
       await pause(Math.max(seconds * 1000, backoff), signal);
     }
@@ -81,7 +80,7 @@ async function isTransient(answer: Response): Promise<boolean> {
 }
 
 /** Whether no answer came: what `fetch` rejects with for a broken connection, or our own time-out. */
-const isLost = (error: unknown) => error instanceof Error && ["TypeError", "TimeoutError", "AbortError"].includes(error.name);
+const isLost = (error: unknown) => error instanceof Error && ["TypeError", "TimeoutError"].includes(error.name);
 
 /** What `Retry-After` says, in seconds from now: a number, or a date. */
 function retryAfter({ headers }: Response): number {

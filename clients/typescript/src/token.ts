@@ -42,7 +42,7 @@ export class TokenStore {
   }
 
   #ask(token: () => Given | Promise<Given>): Promise<string | undefined> {
-    const asking = within(TIMEOUT_MS, async () => (await token()) ?? undefined).then(
+    const asking = within(TIMEOUT_MS, async () => (await token()) || undefined).then(
       (given) => {
         if (this.#asking === asking) {
           [this.#kept, this.#until, this.#asking] = [given, until(given), undefined];

@@ -267,6 +267,12 @@ export const steps: Record<string, (world: World) => Promise<void>> = {
       must(error === reason, `the reason of an abort in ${name} is ${error}`);
       must(since > 0 && took < 200, `${name} went on for ${took} ms`);
     }
+    await world.fault({ method: "GET", times: 1, what: "stall" });
+    const took = await lasted(async () => {
+      const error = await rejection(patient.list({}, { signal: AbortSignal.timeout(300) }), "a time-out of the caller's own");
+      same((error as Error).name, "TimeoutError", "the reason");
+    });
+    must(took < 500, `a time-out of 300 ms took ${took} ms`);
     const gone = AbortSignal.abort(new Error("gone before"));
     const met = await reached(world, () => rejection(patient.create({ title: "Never" }, { signal: gone }), "an aborted request"));
     same(met, [], "what reached the server");
@@ -342,8 +348,8 @@ export const steps: Record<string, (world: World) => Promise<void>> = {
     const early = client.create({ title: "Ann's" });
     await new Promise((resolve) => setTimeout(resolve, 50));
     client.forgetToken();
-    arrive();
     same((await client.create({ title: "Bob's" })).data?.user_id, "bob of forget", "who it is after the sign-out");
+    arrive();
     // What was asked for before the sign-out has Ann's path, and is not done with Bob's token.
     same((await early).response.status, 403, "the answer to who asked before");
     same((await client.list()).data?.map(({ title }) => title), ["Bob's"], "whose list it is");
