@@ -326,8 +326,10 @@ export const steps: Record<string, (world: World) => Promise<void>> = {
     // Of a fixed token there is no other, and without a session there is none.
     const fixed = createTaskpact({ baseUrl: world.url, userId: user, token: await world.staleToken(user) });
     same(await reached(world, () => fixed.list()), ["listTasks 401"], "what reached the server with a fixed token");
-    const nobody = createTaskpact({ baseUrl: world.url, userId: user, token: () => null });
+    asked = 0;
+    const nobody = createTaskpact({ baseUrl: world.url, userId: user, token: () => (asked++, null) });
     same(await reached(world, () => nobody.list()), ["listTasks 401"], "what reached the server without a session");
+    same(asked, 1, "how often was asked for the token of nobody");
     const pathless = createTaskpact({ baseUrl: world.url, token: () => null });
     must(/whose tasks/.test(String(await rejection(pathless.list(), "a path without a user"))), "a path has no user");
   },
