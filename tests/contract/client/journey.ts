@@ -49,6 +49,10 @@ async function rejection(promise: Promise<unknown>, what: string): Promise<unkno
   return settled.error;
 }
 
+/** A step that never ends is one that fails. */
+const ends = (seconds: number, work: Promise<void>): Promise<void> =>
+  Promise.race([work, new Promise<void>((_, reject) => setTimeout(() => reject(new Error(`it did not end within ${seconds} s`)), seconds * 1000))]);
+
 async function lasted(work: () => Promise<unknown>): Promise<number> {
   const since = performance.now();
   await work();
@@ -521,9 +525,9 @@ async function givesUpATokenThatNeverComes(): Promise<void> {
 export async function journey(world: World): Promise<{ taken: number; failed: string[] }> {
   const failed: string[] = [];
   const fails = (name: string) => (error: unknown) => void failed.push(`${name}: ${error instanceof Error ? (error.stack ?? error.message) : error}`);
-  const meanwhile = givesUpATokenThatNeverComes().catch(fails("a token that never comes is given up"));
+  const meanwhile = ends(30, givesUpATokenThatNeverComes()).catch(fails("a token that never comes is given up"));
   for (const [name, step] of Object.entries(steps)) {
-    await step(world).catch(fails(name));
+    await ends(60, step(world)).catch(fails(name));
   }
   await meanwhile;
   return { taken: Object.keys(steps).length, failed };
