@@ -26,12 +26,25 @@ spec:
     spec=$(mktemp) && trap 'rm "$spec"' EXIT && for version in 3.0 3.1; do \
         cargo run -q -- spec --openapi $version > "$spec" && cat "$spec" > api-spec$([ $version = 3.0 ] || echo -3.1).yaml || exit 1; done
 
+# Make the types of the TypeScript client from the contract
+client-types:
+    npm ci --prefix clients/typescript --ignore-scripts
+    npm run contract --prefix clients/typescript
+
 # Check the contract and the server with other people's tools; needs Node.js, Python, Chromium and HAProxy
+<<<<<<< HEAD
 contract: lint-contract clients journeys conformance pools browser released kept metrics try-readme
+=======
+contract: lint-contract client clients conformance pools browser released try-readme
+>>>>>>> client
 
 # Lint the contract: Redocly, Spectral, OWASP
 lint-contract:
     tests/contract/run lint
+
+# Pack the TypeScript client, and try it in Node.js and in Chromium
+client:
+    tests/contract/run client
 
 # Generate three TypeScript clients and take the round trip with each
 clients:

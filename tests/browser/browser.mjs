@@ -10,7 +10,7 @@ import { folder, must, operations, serve } from "../contract/surroundings.mjs";
 const screenshots = process.env.SCREENSHOTS ?? join(dirname(fileURLToPath(import.meta.url)), "screenshots");
 
 /** Chromium as Debian packs it, telling nobody anything. */
-async function launch() {
+export async function launch() {
   const executablePath = process.env.CHROMIUM ?? process.env.PATH.split(delimiter).map((path) => join(path, "chromium")).find(existsSync);
   must(executablePath, "There is no chromium: install it (Debian: apt-get install chromium), or name it in CHROMIUM.");
   return chromium.launchPersistentContext(folder(), {
@@ -251,7 +251,7 @@ async function useTheApi({ url, token }) {
 }
 
 /** A page on a port of its own. */
-async function site() {
+export async function site() {
   const server = createServer((_, answer) => answer.writeHead(200, { "Content-Type": "text/html" }).end("<!doctype html><title>A page</title>"));
   await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
   return { origin: `http://127.0.0.1:${server.address().port}`, close: () => (server.closeAllConnections(), server.close()) };

@@ -2,6 +2,7 @@
 //
 // The server is the program that TASKPACT names (target/debug/taskpact). Each check starts and stops what it needs.
 
+import { client } from "./client.mjs";
 import { generatedClients as clients } from "./clients.mjs";
 import { browser } from "../browser/browser.mjs";
 import { conforms as conformance } from "./conformance.mjs";
@@ -13,7 +14,7 @@ import { pools } from "./pools.mjs";
 import { readme } from "./readme.mjs";
 import { released } from "./released.mjs";
 
-const CHECKS = { lint, clients, journeys, conformance, pools, browser, released, kept, metrics, readme };
+const CHECKS = { lint, client, clients, journeys, conformance, pools, browser, released, kept, metrics, readme };
 
 const asked = process.argv.slice(2);
 for (const name of asked.length > 0 ? asked : Object.keys(CHECKS)) {

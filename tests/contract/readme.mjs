@@ -1,17 +1,17 @@
 // What the README tells other teams to run in their CI, run as it stands there.
 
 import { spawnSync } from "node:child_process";
-import { copyFileSync, existsSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
+import { copyFileSync, existsSync, mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
 import { delimiter, dirname, join } from "node:path";
 import { schemathesis } from "./conformance.mjs";
 import { contract, folder, freePort, here, must, operations, program, QUIET, root, serve, succeed, tool } from "./surroundings.mjs";
 
-const SECTIONS = ["Retrying safely", "Generate a client", "Check yourself against the contract"];
+const SECTIONS = ["Use it from TypeScript", "Retrying safely", "Generate a client", "Check yourself against the contract"];
 
 /** The blocks of a language in those sections. */
-function blocks(language) {
+function blocks(language, titles = SECTIONS) {
   const sections = readFileSync(join(root, "README.md"), "utf8").split(/^## /m);
-  return SECTIONS.flatMap((title) => {
+  return titles.flatMap((title) => {
     const section = sections.find((one) => one.startsWith(`${title}\n`));
     must(section, `the README has no section "${title}"`);
     return [...section.matchAll(new RegExp(`^\`\`\`${language}\n(.*?)^\`\`\`$`, "gms"))].map(([, block]) => block);
@@ -41,12 +41,50 @@ function object(text) {
   }
 }
 
+/** A `node_modules` with the packages of these folders. */
+function modules(project, folders) {
+  const modules = join(project, "node_modules");
+  mkdirSync(modules);
+  for (const folder of folders) {
+    for (const name of readdirSync(folder)) if (!existsSync(join(modules, name))) symlinkSync(join(folder, name), join(modules, name));
+  }
+  return modules;
+}
+
+/** What the README tells those who have a Better Auth compiles with it, and with the package. */
+function withBetterAuth(packed) {
+  const project = folder();
+  const there = modules(project, [join(root, "tests/better-auth/node_modules"), join(here, "node_modules")]);
+  symlinkSync(packed, join(there, "taskpact"));
+  const code = blocks("ts", ["With Better Auth"]);
+  const [auth, authClient, tasks, use, route, token] = code;
+  must(code.length === 6 && /^ *token: .*$/m.test(tasks), "the README has other blocks for Better Auth");
+  const files = {
+    "lib/auth.ts": auth,
+    "lib/auth-client.ts": authClient,
+    "lib/tasks.ts": tasks,
+    "use.ts": `import { authClient } from "@/lib/auth-client";\nimport { tasks } from "@/lib/tasks";\nexport async function use() {\n${use}}\n`,
+    "app/api/token/route.ts": route,
+    "lib/tasks-with-a-secret.ts": tasks.replace(/^ *token: .*$/m, () => token),
+    // It brings no types.
+    "pg.d.ts": 'declare module "pg";\n',
+    "tsconfig.json": JSON.stringify({
+      compilerOptions: { strict: true, noEmit: true, skipLibCheck: true, target: "es2023", module: "preserve", types: ["node"], paths: { "@/*": ["./*"] } },
+    }),
+  };
+  for (const [name, text] of Object.entries(files)) {
+    mkdirSync(dirname(join(project, name)), { recursive: true });
+    writeFileSync(join(project, name), text);
+  }
+  succeed(tool("tsc"), ["--pretty", "false", "--project", "."], { cwd: project });
+}
+
 export async function readme() {
   const project = folder();
   copyFileSync(contract, join(project, "api-spec.yaml"));
   copyFileSync(join(root, "journeys.arazzo.yaml"), join(project, "journeys.arazzo.yaml"));
   writeFileSync(join(project, "package.json"), "{}");
-  symlinkSync(join(here, "node_modules"), join(project, "node_modules"));
+  const packed = join(modules(project, [join(here, "node_modules")]), "taskpact");
   mkdirSync(join(project, "bin"));
   symlinkSync(program, join(project, "bin/taskpact"));
   symlinkSync(dirname(dirname(schemathesis())), join(project, ".venv"));
@@ -60,9 +98,12 @@ export async function readme() {
   const installs = (line) => /^(npm install|python3 -m venv) /.test(line);
   installed(lines.filter(installs).join(" "));
   const commands = lines.filter((line) => !installs(line)).join("\n");
-  const expected = ["npx openapi-typescript", "npx openapi-ts", "npx orval", "taskpact spec --check", "prism mock", "redocly respect", "schemathesis run"];
+  const expected = [
+    "npm pack ../taskpact/clients/typescript", "npx openapi-typescript", "npx openapi-ts", "npx orval", "taskpact spec --check", "prism mock",
+    "redocly respect", "schemathesis run",
+  ];
   for (const one of expected) must(commands.includes(one), `the README does not say ${one}`);
-  const script = commands.replaceAll("http://127.0.0.1:8080", server.url).replaceAll("4010", port);
+  const script = commands.replaceAll("http://127.0.0.1:8080", server.url).replaceAll("4010", port).replaceAll("../taskpact", root);
   must(script.includes(server.url) && script.includes(port), "the README has other addresses");
   // Output goes to a file: what runs in the background would keep a pipe open.
   const done = spawnSync("bash", ["-euo", "pipefail", "-c", `exec >said 2>&1; ${script}`], {
@@ -87,6 +128,10 @@ export async function readme() {
   must(said.includes("5 passed, 5 total"), `not all journeys passed:\n${said}`);
   await server.stop();
 
+  // Instead of npm, which would bring what is here already.
+  mkdirSync(packed);
+  succeed("sh", ["-c", 'tar -xzf taskpact-*.tgz --strip-components=1 -C "$1"', "sh", packed], { cwd: project });
+  withBetterAuth(packed);
   const ts = blocks("ts");
   must(ts.length > 0, "the README has no TypeScript");
   ts.forEach((code, at) => writeFileSync(join(project, `src/example-${at}.ts`), `${code.replace(/^$/m, "declare const token: string, userId: string, baseUrl: string;")}\nexport {};\n`));

@@ -114,8 +114,8 @@ export async function serve(settings = {}) {
     url: listening().url,
     /** What it has logged: an entry for each request. */
     requests: () => entries().filter(({ status }) => status),
-    token: (user) => {
-      const { status, stdout, stderr } = spawnSync(program, ["token", "--user", user], { cwd, env, encoding: "utf8" });
+    token: (user, ttl = "1h") => {
+      const { status, stdout, stderr } = spawnSync(program, ["token", "--user", user, "--ttl", ttl], { cwd, env, encoding: "utf8" });
       must(status === 0, stderr);
       return stdout.trim();
     },
