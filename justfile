@@ -32,11 +32,7 @@ client-types:
     npm run contract --prefix clients/typescript
 
 # Check the contract and the server with other people's tools; needs Node.js, Python, Chromium and HAProxy
-<<<<<<< HEAD
-contract: lint-contract clients journeys conformance pools browser released kept metrics try-readme
-=======
-contract: lint-contract client clients conformance pools browser released try-readme
->>>>>>> client
+contract: lint-contract client clients journeys conformance pools browser released kept metrics try-readme
 
 # Lint the contract: Redocly, Spectral, OWASP
 lint-contract:

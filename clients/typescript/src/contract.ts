@@ -364,7 +364,7 @@ export interface components {
          *       "type": "/problems/malformed-body",
          *       "title": "Malformed body",
          *       "status": 400,
-         *       "detail": "The body is not valid JSON: EOF while parsing an object at line 1 column 21.",
+         *       "detail": "The body is not valid JSON: EOF while parsing an object at line 1 column 28.",
          *       "request_id": "019a7e3c-91d4-7b52-8f4e-2a6c0d1b3e57"
          *     }
          */
@@ -595,7 +595,7 @@ export interface components {
             updated_at: string;
             /**
              * Format: int32
-             * @description How many times the task has been written, the creation included. The `ETag` of the task is this number in double quotes.
+             * @description How many times the task has been written, the creation included. `If-Match` takes it for the task as it is here.
              */
             version: number;
         };
@@ -659,7 +659,7 @@ export interface components {
          *       "type": "/problems/unauthorized",
          *       "title": "Unauthorized",
          *       "status": 401,
-         *       "detail": "The token is not valid: it expired 12s ago (exp).",
+         *       "detail": "There is no token. Send the header `Authorization: Bearer <token>`.",
          *       "request_id": "019a7e3c-91d4-7b52-8f4e-2a6c0d1b3e57"
          *     }
          */
@@ -688,7 +688,7 @@ export interface components {
          *       "type": "/problems/unavailable",
          *       "title": "Unavailable",
          *       "status": 503,
-         *       "detail": "The request took too long. Try again in a moment.",
+         *       "detail": "The database can't serve the request now. Try again in a moment.",
          *       "request_id": "019a7e3c-91d4-7b52-8f4e-2a6c0d1b3e57"
          *     }
          */
@@ -775,7 +775,7 @@ export interface components {
          *       "type": "/problems/version-mismatch",
          *       "title": "Version mismatch",
          *       "status": 412,
-         *       "detail": "`If-Match` does not list the entity tag that the task has now: \"2\".",
+         *       "detail": "`If-Match` does not list the entity tag that the task has now: \"2-e757f51c\".",
          *       "request_id": "019a7e3c-91d4-7b52-8f4e-2a6c0d1b3e57",
          *       "current": {
          *         "id": "019a7e3c-91d4-7b52-8f4e-2a6c0d1b3e57",
@@ -848,6 +848,7 @@ export interface components {
                 /** @description What to send instead, and why the token was refused (RFC 6750). */
                 "WWW-Authenticate": string;
                 "X-Request-Id": components["headers"]["X-Request-Id"];
+                "API-Version": components["headers"]["API-Version"];
                 RateLimit: components["headers"]["RateLimit"];
                 "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                 [name: string]: unknown;
@@ -860,6 +861,7 @@ export interface components {
         Forbidden: {
             headers: {
                 "X-Request-Id": components["headers"]["X-Request-Id"];
+                "API-Version": components["headers"]["API-Version"];
                 RateLimit: components["headers"]["RateLimit"];
                 "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                 [name: string]: unknown;
@@ -868,24 +870,13 @@ export interface components {
                 "application/problem+json": components["schemas"]["ForbiddenProblem"];
             };
         };
-        /** @description A parameter in the query, a header or the body can be read, but is not what the contract asks for. `errors` lists every violation. */
-        InvalidRequest: {
-            headers: {
-                "X-Request-Id": components["headers"]["X-Request-Id"];
-                RateLimit: components["headers"]["RateLimit"];
-                "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
-                [name: string]: unknown;
-            };
-            content: {
-                "application/problem+json": components["schemas"]["InvalidRequestProblem"];
-            };
-        };
         /** @description This user, or this address, has sent more requests than the operator allows. Nothing was done. */
         TooManyRequests: {
             headers: {
                 /** @description After how many seconds to try again. */
                 "Retry-After": number;
                 "X-Request-Id": components["headers"]["X-Request-Id"];
+                "API-Version": components["headers"]["API-Version"];
                 RateLimit: components["headers"]["RateLimit"];
                 "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                 [name: string]: unknown;
@@ -898,6 +889,7 @@ export interface components {
         Internal: {
             headers: {
                 "X-Request-Id": components["headers"]["X-Request-Id"];
+                "API-Version": components["headers"]["API-Version"];
                 [name: string]: unknown;
             };
             content: {
@@ -910,6 +902,7 @@ export interface components {
                 /** @description After how many seconds to try again. */
                 "Retry-After": number;
                 "X-Request-Id": components["headers"]["X-Request-Id"];
+                "API-Version": components["headers"]["API-Version"];
                 [name: string]: unknown;
             };
             content: {
@@ -920,6 +913,7 @@ export interface components {
         MalformedBody: {
             headers: {
                 "X-Request-Id": components["headers"]["X-Request-Id"];
+                "API-Version": components["headers"]["API-Version"];
                 RateLimit: components["headers"]["RateLimit"];
                 "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                 [name: string]: unknown;
@@ -932,6 +926,7 @@ export interface components {
         RequestTimeout: {
             headers: {
                 "X-Request-Id": components["headers"]["X-Request-Id"];
+                "API-Version": components["headers"]["API-Version"];
                 RateLimit: components["headers"]["RateLimit"];
                 "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                 [name: string]: unknown;
@@ -946,6 +941,7 @@ export interface components {
                 /** @description After how many seconds to try again. */
                 "Retry-After": number;
                 "X-Request-Id": components["headers"]["X-Request-Id"];
+                "API-Version": components["headers"]["API-Version"];
                 RateLimit: components["headers"]["RateLimit"];
                 "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                 [name: string]: unknown;
@@ -958,6 +954,7 @@ export interface components {
         BodyTooLarge: {
             headers: {
                 "X-Request-Id": components["headers"]["X-Request-Id"];
+                "API-Version": components["headers"]["API-Version"];
                 RateLimit: components["headers"]["RateLimit"];
                 "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                 [name: string]: unknown;
@@ -970,6 +967,7 @@ export interface components {
         UnsupportedMediaType: {
             headers: {
                 "X-Request-Id": components["headers"]["X-Request-Id"];
+                "API-Version": components["headers"]["API-Version"];
                 RateLimit: components["headers"]["RateLimit"];
                 "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                 [name: string]: unknown;
@@ -982,6 +980,7 @@ export interface components {
         InvalidRequestOrIdempotencyKeyReused: {
             headers: {
                 "X-Request-Id": components["headers"]["X-Request-Id"];
+                "API-Version": components["headers"]["API-Version"];
                 RateLimit: components["headers"]["RateLimit"];
                 "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                 [name: string]: unknown;
@@ -994,6 +993,7 @@ export interface components {
         NoSuchTask: {
             headers: {
                 "X-Request-Id": components["headers"]["X-Request-Id"];
+                "API-Version": components["headers"]["API-Version"];
                 RateLimit: components["headers"]["RateLimit"];
                 "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                 [name: string]: unknown;
@@ -1008,12 +1008,26 @@ export interface components {
                 /** @description The entity tag of the task as it is now. */
                 ETag: string;
                 "X-Request-Id": components["headers"]["X-Request-Id"];
+                "API-Version": components["headers"]["API-Version"];
                 RateLimit: components["headers"]["RateLimit"];
                 "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                 [name: string]: unknown;
             };
             content: {
                 "application/problem+json": components["schemas"]["VersionMismatchProblem"];
+            };
+        };
+        /** @description A parameter in the query, a header or the body can be read, but is not what the contract asks for. `errors` lists every violation. */
+        InvalidRequest: {
+            headers: {
+                "X-Request-Id": components["headers"]["X-Request-Id"];
+                "API-Version": components["headers"]["API-Version"];
+                RateLimit: components["headers"]["RateLimit"];
+                "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["InvalidRequestProblem"];
             };
         };
     };
@@ -1023,7 +1037,10 @@ export interface components {
          * @example wmqBpHnA7r9Hm5fZeOCKQZVgiGPffCRk
          */
         user_id: string;
-        /** @description Entity tags that the caller has already, at most 50, or `*`. If what is asked for still has one of them, the answer is 304, without a body. */
+        /**
+         * @description Entity tags that the caller has already, at most 50, or `*`. If what is asked for still has one of them, the answer is 304, without a body.
+         * @example W/"5f0c2c3de1aa4d52b7a19c1e019aa5b1"
+         */
         "If-None-Match": string;
         /** @description A name for this request that the caller has not used before, such as a new UUID: 1 to 255 characters, in double quotes or bare. If the answer is lost, the same request with the same key can be sent again, for at least 24 hours: it takes effect once, and every repeat is given the first one's answer, with the header `Idempotent-Replayed`. What was refused is not kept. Keys are the user's own. */
         "Idempotency-Key": string;
@@ -1032,7 +1049,10 @@ export interface components {
          * @example 019a7e3c-91d4-7b52-8f4e-2a6c0d1b3e57
          */
         task_id: string;
-        /** @description Entity tags, at most 50, or `*`. The request takes effect only if the task still has one of them. A weak tag (`W/"3"`), which a proxy makes of a strong one when it compresses an answer, counts as the strong one. */
+        /**
+         * @description Entity tags, at most 50, or `*`. The request takes effect only if the task still has one of them. The task's `version` (`"3"`, or just `3`) stands for its tag, and a weak tag, which a proxy makes of a strong one when it compresses an answer, for the strong one.
+         * @example *
+         */
         "If-Match": string;
     };
     requestBodies: never;
@@ -1052,6 +1072,11 @@ export interface components {
          * @example 019a7e3c-91d4-7b52-8f4e-2a6c0d1b3e57
          */
         "X-Request-Id": string;
+        /**
+         * @description The version of this contract that the answer keeps.
+         * @example 0.1.0
+         */
+        "API-Version": string;
     };
     pathItems: never;
 }
@@ -1071,7 +1096,10 @@ export interface operations {
                 cursor?: string;
             };
             header?: {
-                /** @description Entity tags that the caller has already, at most 50, or `*`. If what is asked for still has one of them, the answer is 304, without a body. */
+                /**
+                 * @description Entity tags that the caller has already, at most 50, or `*`. If what is asked for still has one of them, the answer is 304, without a body.
+                 * @example W/"5f0c2c3de1aa4d52b7a19c1e019aa5b1"
+                 */
                 "If-None-Match"?: components["parameters"]["If-None-Match"];
             };
             path: {
@@ -1095,6 +1123,7 @@ export interface operations {
                     /** @description The `cursor` of the next page: the `id` of this page's last task. Not on the last page. */
                     "Next-Cursor"?: string;
                     "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "API-Version": components["headers"]["API-Version"];
                     RateLimit: components["headers"]["RateLimit"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                     [name: string]: unknown;
@@ -1109,6 +1138,7 @@ export interface operations {
                     /** @description The entity tag of this page. It changes with every change of the user's tasks. It is a weak one, because the page may come compressed. */
                     ETag: string;
                     "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "API-Version": components["headers"]["API-Version"];
                     RateLimit: components["headers"]["RateLimit"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                     [name: string]: unknown;
@@ -1117,7 +1147,19 @@ export interface operations {
             };
             401: components["responses"]["Unauthorized"];
             403: components["responses"]["Forbidden"];
-            422: components["responses"]["InvalidRequest"];
+            /** @description A parameter in the query, a header or the body can be read, but is not what the contract asks for. `errors` lists every violation. */
+            422: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "API-Version": components["headers"]["API-Version"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["InvalidRequestProblem"];
+                };
+            };
             429: components["responses"]["TooManyRequests"];
             500: components["responses"]["Internal"];
             503: components["responses"]["Unavailable"];
@@ -1149,13 +1191,14 @@ export interface operations {
             /** @description The task, as it was created. */
             201: {
                 headers: {
-                    /** @description The entity tag of the task: its version in double quotes. */
+                    /** @description The entity tag of the task. It changes with the `version`, and when a later contract shows more of a task. */
                     ETag: string;
                     /** @description The path of the task. */
                     Location: string;
                     /** @description That this is the answer that a request with this `Idempotency-Key` was given before. Not on the first answer. */
                     "Idempotent-Replayed"?: "true";
                     "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "API-Version": components["headers"]["API-Version"];
                     RateLimit: components["headers"]["RateLimit"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                     [name: string]: unknown;
@@ -1181,7 +1224,10 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description Entity tags that the caller has already, at most 50, or `*`. If what is asked for still has one of them, the answer is 304, without a body. */
+                /**
+                 * @description Entity tags that the caller has already, at most 50, or `*`. If what is asked for still has one of them, the answer is 304, without a body.
+                 * @example W/"5f0c2c3de1aa4d52b7a19c1e019aa5b1"
+                 */
                 "If-None-Match"?: components["parameters"]["If-None-Match"];
             };
             path: {
@@ -1203,9 +1249,10 @@ export interface operations {
             /** @description The task. */
             200: {
                 headers: {
-                    /** @description The entity tag of the task: its version in double quotes. */
+                    /** @description The entity tag of the task. It changes with the `version`, and when a later contract shows more of a task. */
                     ETag: string;
                     "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "API-Version": components["headers"]["API-Version"];
                     RateLimit: components["headers"]["RateLimit"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                     [name: string]: unknown;
@@ -1217,9 +1264,10 @@ export interface operations {
             /** @description The task still has an entity tag that `If-None-Match` lists. */
             304: {
                 headers: {
-                    /** @description The entity tag of the task: its version in double quotes. */
+                    /** @description The entity tag of the task. It changes with the `version`, and when a later contract shows more of a task. */
                     ETag: string;
                     "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "API-Version": components["headers"]["API-Version"];
                     RateLimit: components["headers"]["RateLimit"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                     [name: string]: unknown;
@@ -1229,7 +1277,19 @@ export interface operations {
             401: components["responses"]["Unauthorized"];
             403: components["responses"]["Forbidden"];
             404: components["responses"]["NoSuchTask"];
-            422: components["responses"]["InvalidRequest"];
+            /** @description A parameter in the query, a header or the body can be read, but is not what the contract asks for. `errors` lists every violation. */
+            422: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "API-Version": components["headers"]["API-Version"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["InvalidRequestProblem"];
+                };
+            };
             429: components["responses"]["TooManyRequests"];
             500: components["responses"]["Internal"];
             503: components["responses"]["Unavailable"];
@@ -1239,7 +1299,10 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description Entity tags, at most 50, or `*`. The request takes effect only if the task still has one of them. A weak tag (`W/"3"`), which a proxy makes of a strong one when it compresses an answer, counts as the strong one. */
+                /**
+                 * @description Entity tags, at most 50, or `*`. The request takes effect only if the task still has one of them. The task's `version` (`"3"`, or just `3`) stands for its tag, and a weak tag, which a proxy makes of a strong one when it compresses an answer, for the strong one.
+                 * @example *
+                 */
                 "If-Match"?: components["parameters"]["If-Match"];
             };
             path: {
@@ -1266,9 +1329,10 @@ export interface operations {
             /** @description The task, as it is now. */
             200: {
                 headers: {
-                    /** @description The entity tag of the task: its version in double quotes. */
+                    /** @description The entity tag of the task. It changes with the `version`, and when a later contract shows more of a task. */
                     ETag: string;
                     "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "API-Version": components["headers"]["API-Version"];
                     RateLimit: components["headers"]["RateLimit"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                     [name: string]: unknown;
@@ -1295,7 +1359,10 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description Entity tags, at most 50, or `*`. The request takes effect only if the task still has one of them. A weak tag (`W/"3"`), which a proxy makes of a strong one when it compresses an answer, counts as the strong one. */
+                /**
+                 * @description Entity tags, at most 50, or `*`. The request takes effect only if the task still has one of them. The task's `version` (`"3"`, or just `3`) stands for its tag, and a weak tag, which a proxy makes of a strong one when it compresses an answer, for the strong one.
+                 * @example *
+                 */
                 "If-Match"?: components["parameters"]["If-Match"];
             };
             path: {
@@ -1318,6 +1385,7 @@ export interface operations {
             204: {
                 headers: {
                     "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "API-Version": components["headers"]["API-Version"];
                     RateLimit: components["headers"]["RateLimit"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                     [name: string]: unknown;
@@ -1328,7 +1396,19 @@ export interface operations {
             403: components["responses"]["Forbidden"];
             404: components["responses"]["NoSuchTask"];
             412: components["responses"]["VersionMismatch"];
-            422: components["responses"]["InvalidRequest"];
+            /** @description A parameter in the query, a header or the body can be read, but is not what the contract asks for. `errors` lists every violation. */
+            422: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "API-Version": components["headers"]["API-Version"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["InvalidRequestProblem"];
+                };
+            };
             429: components["responses"]["TooManyRequests"];
             500: components["responses"]["Internal"];
             503: components["responses"]["Unavailable"];
@@ -1338,7 +1418,10 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description Entity tags, at most 50, or `*`. The request takes effect only if the task still has one of them. A weak tag (`W/"3"`), which a proxy makes of a strong one when it compresses an answer, counts as the strong one. */
+                /**
+                 * @description Entity tags, at most 50, or `*`. The request takes effect only if the task still has one of them. The task's `version` (`"3"`, or just `3`) stands for its tag, and a weak tag, which a proxy makes of a strong one when it compresses an answer, for the strong one.
+                 * @example *
+                 */
                 "If-Match"?: components["parameters"]["If-Match"];
                 /** @description A name for this request that the caller has not used before, such as a new UUID: 1 to 255 characters, in double quotes or bare. If the answer is lost, the same request with the same key can be sent again, for at least 24 hours: it takes effect once, and every repeat is given the first one's answer, with the header `Idempotent-Replayed`. What was refused is not kept. Keys are the user's own. */
                 "Idempotency-Key"?: components["parameters"]["Idempotency-Key"];
@@ -1367,11 +1450,12 @@ export interface operations {
             /** @description The task, as the request left it. */
             200: {
                 headers: {
-                    /** @description The entity tag of the task: its version in double quotes. */
+                    /** @description The entity tag of the task. It changes with the `version`, and when a later contract shows more of a task. */
                     ETag: string;
                     /** @description That this is the answer that a request with this `Idempotency-Key` was given before. Not on the first answer. */
                     "Idempotent-Replayed"?: "true";
                     "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "API-Version": components["headers"]["API-Version"];
                     RateLimit: components["headers"]["RateLimit"];
                     "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                     [name: string]: unknown;
@@ -1389,7 +1473,19 @@ export interface operations {
             412: components["responses"]["VersionMismatch"];
             413: components["responses"]["BodyTooLarge"];
             415: components["responses"]["UnsupportedMediaType"];
-            422: components["responses"]["InvalidRequestOrIdempotencyKeyReused"];
+            /** @description A parameter in the query, a header or the body can be read, but is not what the contract asks for. `errors` lists every violation. Or: This `Idempotency-Key` came before, with another request: another operation, another task, another `If-Match` or another body. Nothing was done for this one. */
+            422: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "API-Version": components["headers"]["API-Version"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["InvalidRequestProblem"] | components["schemas"]["IdempotencyKeyReusedProblem"];
+                };
+            };
             429: components["responses"]["TooManyRequests"];
             500: components["responses"]["Internal"];
             503: components["responses"]["Unavailable"];
@@ -1408,6 +1504,7 @@ export interface operations {
             200: {
                 headers: {
                     "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "API-Version": components["headers"]["API-Version"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -1430,6 +1527,7 @@ export interface operations {
             200: {
                 headers: {
                     "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "API-Version": components["headers"]["API-Version"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -1437,7 +1535,19 @@ export interface operations {
                 };
             };
             500: components["responses"]["Internal"];
-            503: components["responses"]["Unavailable"];
+            /** @description The request could not be served in time, for example because the database, or the issuer of the tokens, is down or busy. A change may or may not have been made. */
+            503: {
+                headers: {
+                    /** @description After how many seconds to try again. */
+                    "Retry-After": number;
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "API-Version": components["headers"]["API-Version"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["UnavailableProblem"];
+                };
+            };
         };
     };
 }
