@@ -600,6 +600,17 @@ fn the_public_path_is_one() {
 }
 
 #[test]
+fn the_address_of_the_metrics_has_a_port() {
+    let set = |address: &str| load(&[], &[("TASKPACT_METRICS__ADDRESS", address)]);
+    for address in ["127.0.0.1:9464", "[::1]:0"] {
+        assert_eq!(set(address).unwrap().config.metrics.address, Some(address.parse().unwrap()));
+    }
+    for address in ["127.0.0.1", "9464", "localhost:9464", "nonsense"] {
+        assert!(set(address).unwrap_err().contains("expected an IP address and a port"), "{address}");
+    }
+}
+
+#[test]
 fn the_example_files_are_complete_and_are_the_defaults() {
     let toml = fs::read_to_string("taskpact.example.toml").unwrap();
     let dot_env = fs::read_to_string(".env.example").unwrap();

@@ -301,6 +301,7 @@ impl Default for Log {
 #[serde(deny_unknown_fields)]
 pub struct Metrics {
     /// The address at which `/metrics` is answered, such as `127.0.0.1:9464`: whoever reaches it may ask. Default: none.
+    #[serde(default, deserialize_with = "values::address")]
     pub address: Option<SocketAddr>,
 }
 

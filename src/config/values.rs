@@ -1,6 +1,10 @@
 //! The types that a setting can have. Each refuses what it can't be in words that end a sentence about the setting.
 
-use std::{borrow::Cow, fmt, net::IpAddr};
+use std::{
+    borrow::Cow,
+    fmt,
+    net::{IpAddr, SocketAddr},
+};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
@@ -384,6 +388,13 @@ impl<'de> Deserialize<'de> for BasePath {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         Self::parse(&String::deserialize(from)?).map_err(de::Error::custom)
     }
+}
+
+/// Reads an address with its port.
+pub(super) fn address<'de, D: Deserializer<'de>>(from: D) -> Result<Option<SocketAddr>, D::Error> {
+    let text: Option<String> = Option::deserialize(from)?;
+    let no_address = |_| de::Error::custom("expected an IP address and a port, such as `127.0.0.1:9464`");
+    text.map(|text| text.parse().map_err(no_address)).transpose()
 }
 
 /// Where an issuer publishes its keys. Its query may hold a key, which is not printed.

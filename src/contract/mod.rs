@@ -40,7 +40,8 @@ compared byte by byte.
 
 **Errors.** Every answer that is not 2xx or 304 is `application/problem+json` (RFC 9457). The `type` is a path at which \
 the server explains the problem; the `detail` can be shown to a person. Each type has a schema of its own, and each \
-operation lists those that it can give; `AnyProblem` is any of them. A request that breaks HTTP itself, such as one with a \
+operation lists those that it can give; `AnyProblem` is any of them. A 304, which only a request with `If-None-Match` is \
+answered, is neither a result nor a problem, and has no body: look at the status first. A request that breaks HTTP itself, such as one with a \
 head that is too large, is answered 400, 408, 414 or 431 in the same form.
 
 **Requests.** Every answer has an `X-Request-Id`, by which the operator finds the request in the log. Send your own \
