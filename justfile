@@ -74,7 +74,7 @@ kept:
 metrics:
     tests/contract/run metrics
 
-# Run what the README tells other teams to run
+# Run what the README and docs/ tell other teams to run
 try-readme:
     tests/contract/run readme
 

@@ -621,6 +621,15 @@ fn the_example_files_are_complete_and_are_the_defaults() {
     assert_eq!(values(&shown(&[("taskpact.toml", &toml)], &[])), defaults);
     assert_eq!(values(&shown(&[(".env", &dot_env)], &[])), defaults);
 
+    // The containers are given every setting that is not their own affair: where they listen, and which database they use.
+    let compose = fs::read_to_string("docker-compose.yml").unwrap();
+    let names = dot_env.lines().filter_map(|line| line.split_once('=')).map(|(name, _)| name);
+    let own =
+        ["HOST", "PORT", "TASKPACT_SERVER__HOST", "TASKPACT_SERVER__PORT", "TASKPACT_DATABASE__URL", "TASKPACT_CONFIG"];
+    for name in names.filter(|name| !own.contains(name)) {
+        assert!(compose.contains(&format!("\n    {name}:")), "{name} is not in docker-compose.yml");
+    }
+
     let tables = serde_json::to_value(Config::default()).unwrap();
     for (table, settings) in tables.as_object().unwrap() {
         assert!(toml.contains(&format!("\n[{table}]\n")), "{table}");

@@ -86,7 +86,7 @@ fn the_tour_is_true_on_postgresql() {
 
 #[test]
 fn the_table_of_settings_is_complete_and_right() {
-    let readme = fs::read_to_string("README.md").unwrap();
+    let page = fs::read_to_string("docs/CONFIGURATION.md").unwrap();
     let config = taskpact::config::Loaded::from(tempdir().unwrap().path(), []).unwrap().describe();
     let mut table = "";
     let mut found = 0;
@@ -94,16 +94,19 @@ fn the_table_of_settings_is_complete_and_right() {
         if let Some(name) = line.strip_prefix('[') {
             table = name.trim_end_matches(']');
         } else if let Some((name, value)) = line.split_once("  # ").and_then(|(line, _)| line.split_once(" = ")) {
-            let row = readme.lines().find(|row| row.starts_with(&format!("| `{table}.{name}` |")));
-            let row = row.unwrap_or_else(|| panic!("{table}.{name} is not in the README's table"));
+            let row = page.lines().find(|row| row.starts_with(&format!("| `{table}.{name}` |")));
+            let row = row.unwrap_or_else(|| panic!("{table}.{name} is not in docs/CONFIGURATION.md"));
             let default = row.split('|').nth(3).unwrap().trim().trim_matches('`');
             assert_eq!(default, value.trim_matches(['"', '[', ']']), "{row}");
             found += 1;
         } else if let Some(name) = line.strip_prefix("# ").and_then(|line| line.strip_suffix(" is not set")) {
-            assert!(readme.contains(&format!("\n| `{table}.{name}` |")), "{table}.{name} is not in the README's table");
+            assert!(
+                page.contains(&format!("\n| `{table}.{name}` |")),
+                "{table}.{name} is not in docs/CONFIGURATION.md"
+            );
             found += 1;
         }
     }
     assert!(found >= 22);
-    assert!(readme.contains("| `auth.secret` | `BETTER_AUTH_SECRET` |"));
+    assert!(page.contains("| `auth.secret` | `BETTER_AUTH_SECRET` |"));
 }

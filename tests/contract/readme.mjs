@@ -1,4 +1,4 @@
-// What the README tells other teams to run in their CI, run as it stands there.
+// What the README and docs/ tell other teams to run, run as it stands there.
 
 import { spawnSync } from "node:child_process";
 import { copyFileSync, existsSync, mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
@@ -6,27 +6,34 @@ import { delimiter, dirname, join } from "node:path";
 import { schemathesis } from "./conformance.mjs";
 import { contract, folder, freePort, here, must, operations, program, QUIET, root, serve, succeed, tool } from "./surroundings.mjs";
 
-const SECTIONS = ["Use it from TypeScript", "Retrying safely", "Generate a client", "Check yourself against the contract"];
+/** Where it stands: the page, and the section; a page without sections is one. */
+const CLIENTS = [
+  ["README.md", "## Use it from TypeScript"],
+  ["docs/CLIENTS.md", "## Retrying safely"],
+  ["docs/CLIENTS.md", "## Generate a client"],
+  ["docs/CLIENTS.md", "## Check yourself against the contract"],
+];
+const BETTER_AUTH = [["docs/AUTHENTICATION.md", "# Whose tokens are accepted"]];
 
-/** The blocks of a language in those sections. */
-function blocks(language, titles = SECTIONS) {
-  const sections = readFileSync(join(root, "README.md"), "utf8").split(/^## /m);
-  return titles.flatMap((title) => {
+/** The blocks of a language there. */
+function blocks(language, places = CLIENTS) {
+  return places.flatMap(([page, title]) => {
+    const sections = readFileSync(join(root, page), "utf8").split(/^(?=##? )/m);
     const section = sections.find((one) => one.startsWith(`${title}\n`));
-    must(section, `the README has no section "${title}"`);
+    must(section, `${page} has no "${title}"`);
     return [...section.matchAll(new RegExp(`^\`\`\`${language}\n(.*?)^\`\`\`$`, "gms"))].map(([, block]) => block);
   });
 }
 
-/** What the README tells to install is what is installed here. */
+/** What is told to be installed is what is installed here. */
 function installed(commands) {
   const { devDependencies } = JSON.parse(readFileSync(join(here, "package.json"), "utf8"));
   const [, version] = readFileSync(join(here, "conformance/requirements.in"), "utf8").trim().split("==");
   const versions = { ...devDependencies, schemathesis: version };
   const told = [...commands.matchAll(/(@?[\w/-]+)(?:@|==)([\d.]+)/g)];
-  must(told.length === 8, `the README installs ${told.length} programs, not eight`);
+  must(told.length === 8, `the pages install ${told.length} programs, not eight`);
   for (const [, name, version] of told) {
-    must(versions[name] === version, `the README installs ${name} ${version}; what is tried here is ${versions[name]}`);
+    must(versions[name] === version, `the pages install ${name} ${version}; what is tried here is ${versions[name]}`);
   }
 }
 
@@ -51,14 +58,14 @@ function modules(project, folders) {
   return modules;
 }
 
-/** What the README tells those who have a Better Auth compiles with it, and with the package. */
+/** What is told to those who have a Better Auth compiles with it, and with the package. */
 function withBetterAuth(packed) {
   const project = folder();
   const there = modules(project, [join(root, "tests/better-auth/node_modules"), join(here, "node_modules")]);
   symlinkSync(packed, join(there, "taskpact"));
-  const code = blocks("ts", ["With Better Auth"]);
+  const code = blocks("ts", BETTER_AUTH);
   const [auth, authClient, tasks, use, route, token] = code;
-  must(code.length === 6 && /^ *token: .*$/m.test(tasks), "the README has other blocks for Better Auth");
+  must(code.length === 6 && /^ *token: .*$/m.test(tasks), "docs/AUTHENTICATION.md has other blocks");
   const files = {
     "lib/auth.ts": auth,
     "lib/auth-client.ts": authClient,
@@ -89,7 +96,7 @@ export async function readme() {
   symlinkSync(program, join(project, "bin/taskpact"));
   symlinkSync(dirname(dirname(schemathesis())), join(project, ".venv"));
   const toml = blocks("toml");
-  must(toml.length === 1, "the README has not one schemathesis.toml");
+  must(toml.length === 1, "docs/CLIENTS.md has not one schemathesis.toml");
   writeFileSync(join(project, "schemathesis.toml"), toml[0]);
 
   const server = await serve();
@@ -102,9 +109,9 @@ export async function readme() {
     "npm pack ../taskpact/clients/typescript", "npx openapi-typescript", "npx openapi-ts", "npx orval", "taskpact spec --check", "prism mock",
     "redocly respect", "schemathesis run",
   ];
-  for (const one of expected) must(commands.includes(one), `the README does not say ${one}`);
+  for (const one of expected) must(commands.includes(one), `the pages do not say ${one}`);
   const script = commands.replaceAll("http://127.0.0.1:8080", server.url).replaceAll("4010", port).replaceAll("../taskpact", root);
-  must(script.includes(server.url) && script.includes(port), "the README has other addresses");
+  must(script.includes(server.url) && script.includes(port), "the pages have other addresses");
   // Output goes to a file: what runs in the background would keep a pipe open.
   const done = spawnSync("bash", ["-euo", "pipefail", "-c", `exec >said 2>&1; ${script}`], {
     cwd: project,
@@ -118,9 +125,9 @@ export async function readme() {
     },
   });
   const said = readFileSync(join(project, "said"), "utf8");
-  must(done.status === 0, `the README's commands failed:\n${said}`);
+  must(done.status === 0, `the pages' commands failed:\n${said}`);
   const isMocked = await fetch(`http://127.0.0.1:${port}/`).then(() => true, () => false);
-  must(!isMocked, "the mock that the README starts still runs");
+  must(!isMocked, "the mock that docs/CLIENTS.md starts still runs");
   const answer = object(said.slice(said.search(/^\{"type"/m)));
   must(answer?.status === 412 && answer.type === "/problems/version-mismatch" && answer.current?.version, `the mock's 412 is not in:\n${said}`);
   const answered = server.requests().filter(({ status }) => status >= 200 && status < 300).map(({ operation }) => operation);
@@ -133,10 +140,10 @@ export async function readme() {
   succeed("sh", ["-c", 'tar -xzf taskpact-*.tgz --strip-components=1 -C "$1"', "sh", packed], { cwd: project });
   withBetterAuth(packed);
   const ts = blocks("ts");
-  must(ts.length > 0, "the README has no TypeScript");
+  must(ts.length > 0, "the pages have no TypeScript");
   ts.forEach((code, at) => writeFileSync(join(project, `src/example-${at}.ts`), `${code.replace(/^$/m, "declare const token: string, userId: string, baseUrl: string;")}\nexport {};\n`));
   for (const made of ["taskpact.d.ts", "hey-api/sdk.gen.ts", "orval.ts"]) must(existsSync(join(project, "src", made)), `no ${made} was generated`);
   const sources = ["taskpact.d.ts", "hey-api/index.ts", "orval.ts", ...ts.map((_, at) => `example-${at}.ts`)].map((file) => join(project, "src", file));
   succeed(tool("tsc"), ["--strict", "--noEmit", "--target", "es2023", "--module", "preserve", "--lib", "es2023,dom,dom.iterable", ...sources], { cwd: project });
-  console.log(`${lines.length} lines of the README were run, ${answered.length} requests were answered 2xx`);
+  console.log(`${lines.length} lines of the pages were run, ${answered.length} requests were answered 2xx`);
 }
