@@ -63,6 +63,7 @@ trust_forwarded_prefix = false  # default
 url = "sqlite://data/taskpact.db"  # default
 max_connections = 6  # default
 acquire_timeout_ms = 3000  # default
+readiness = "last_use"  # default
 migrate = true  # default
 sets = "all"  # default
 page_cache_mb = 16  # default

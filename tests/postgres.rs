@@ -518,6 +518,43 @@ async fn who_asks_often_whether_it_is_ready_keeps_nobody_from_asking() {
     assert!(started.elapsed() < Duration::from_secs(2) && link.trips() - before < 60, "{}", link.trips() - before);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn probes_leave_a_database_alone_that_was_used_well() {
+    let here = tempdir().unwrap();
+    let Some(database) = private(|_| {}, &[]) else { return };
+    let link = Link::with(database.port, Duration::ZERO).await;
+    let url = format!("postgres://taskpact@127.0.0.1:{}/postgres", link.port);
+    let settings = [("TASKPACT_DATABASE__READINESS", "last_use"), ("TASKPACT_DATABASE__ACQUIRE_TIMEOUT_MS", "500")];
+    let server = Server::on(here.path(), &url, &settings);
+    let ann = server.user("ann");
+    let ready = || ann.call(hyper::Method::GET, "/health/ready").send();
+    let trips = async |probes: usize| {
+        let before = link.trips();
+        for _ in 0..probes {
+            ready().await.is(200);
+        }
+        link.trips() - before
+    };
+    // The first one asks, as nobody has used it yet.
+    trips(1).await;
+    assert_eq!(trips(120).await, 0);
+    ann.create("Water the plants").await;
+    assert_eq!(trips(10).await, 0);
+
+    // It is asked again when a request has failed, until it says that all is well.
+    database.stop();
+    ready().await.is(200);
+    ann.list("").await.is_problem(503, "unavailable");
+    ready().await.is_problem(503, "unavailable");
+    database.resume();
+    let started = Instant::now();
+    while ready().await.status != 200 {
+        assert!(started.elapsed() < Duration::from_secs(20), "it did not come back: {}", server.complained());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(trips(10).await, 0);
+}
+
 /// A certificate authority, and what it signed for `name`.
 struct Certificates {
     authority: String,

@@ -121,6 +121,9 @@ pub struct Database {
     /// How long a request waits for its turn at the database before it is answered 503, in milliseconds. 10 to 60,000,
     /// default 3,000. Keep it below `server.request_timeout_ms`.
     pub acquire_timeout_ms: BoundedInteger<10, 60_000>,
+    /// What readiness is judged by: the `last_use` of the database, so that probes don't keep an idle one awake, or what it
+    /// says when it is asked each time (`ask`). Default: `last_use`.
+    pub readiness: Readiness,
     /// Whether pending migrations are applied when the server starts. Default: true.
     pub migrate: bool,
     /// What travels together in one statement: requests of `all` users, or of one `owner` only, for engines that keep users
@@ -147,11 +150,22 @@ impl Default for Database {
             url: DatabaseUrl::sqlite("data/taskpact.db"),
             max_connections: BoundedInteger::new(6),
             acquire_timeout_ms: BoundedInteger::new(3_000),
+            readiness: Readiness::LastUse,
             migrate: true,
             sets: Sets::All,
             page_cache_mb: BoundedInteger::new(16),
         }
     }
+}
+
+/// What readiness is judged by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Readiness {
+    /// The last request that read, and the last that wrote. The database is asked only while there was none, or one failed.
+    LastUse,
+    /// What the database says.
+    Ask,
 }
 
 /// Whose tokens are accepted: those that are signed with a shared secret, or with one of the keys that the issuer

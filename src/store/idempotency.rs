@@ -99,7 +99,8 @@ pub(super) fn replay(request: Option<&IdempotentRequest>, fingerprint: &[u8], an
 }
 
 impl Store {
-    /// Deletes old keys for ever, in small batches between which others can write.
+    /// Deletes old keys for ever, in small batches between which others can write; while nobody uses the database, it is left
+    /// alone.
     pub async fn sweep_old_keys(self) {
         loop {
             let pause = match self.sweep_batch().await {
@@ -114,6 +115,9 @@ impl Store {
                 }
             };
             time::sleep(pause).await;
+            while pause == SWEEP_INTERVAL && !self.last_use.is_new() {
+                time::sleep(pause).await;
+            }
         }
     }
 

@@ -53,7 +53,7 @@ use pages::Pages;
 use postgres::Postgres;
 use queue::Queue;
 pub(crate) use readiness::NOT_MIGRATED;
-use readiness::{GONE, Probe};
+use readiness::{GONE, LastUse, Probe};
 pub use request::{Listed, Outcome, Page};
 use sqlite::Sqlite;
 pub use tasks::Tasks;
@@ -70,6 +70,9 @@ pub struct Store {
     lanes: Arc<Lanes>,
     upkeep: Upkeep,
     probe: Arc<tokio::sync::Mutex<Probe>>,
+    last_use: Arc<LastUse>,
+    /// Whether readiness is judged by that.
+    last_use_counts: bool,
     clock: Clock,
 }
 
@@ -126,6 +129,8 @@ impl Store {
             pages: Arc::new(Pages::new(settings.page_cache_mb.get::<u64>() * 1024 * 1024)),
             upkeep,
             probe: Arc::default(),
+            last_use: Arc::default(),
+            last_use_counts: settings.readiness == config::Readiness::LastUse,
             clock: Clock,
         })
     }

@@ -1,9 +1,15 @@
 //! Whether the database can serve, within a second: whether it answers, has the tables, and takes writes (a SQLite is written to,
 //! a PostgreSQL is asked).
+//!
+//! Some databases sleep when nobody uses them, and probes are no use: unless it is set otherwise, what counts is how requests
+//! fared last. Only while there was none, or one failed, is the database asked.
 
 use std::{
     io,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
 
@@ -39,8 +45,35 @@ pub(super) struct Probe {
     last: Option<(Instant, Result<(), Arc<DbErr>>)>,
 }
 
+/// How requests fared at the database last.
+#[derive(Debug, Default)]
+pub(super) struct LastUse {
+    read: AtomicBool,
+    wrote: AtomicBool,
+    /// Whether there was any since somebody asked for this.
+    is_new: AtomicBool,
+}
+
+impl LastUse {
+    /// Notes how a request has fared.
+    pub(super) fn note<T>(&self, writes: bool, outcome: &Result<T, Fault>) {
+        let has_failed = matches!(outcome, Err(Fault::Unavailable(_) | Fault::NotReady { .. } | Fault::Database(_)));
+        (if writes { &self.wrote } else { &self.read }).store(!has_failed, Relaxed);
+        self.is_new.store(true, Relaxed);
+    }
+
+    fn is_good(&self) -> bool {
+        self.read.load(Relaxed) && self.wrote.load(Relaxed)
+    }
+
+    /// Whether the database has been used since this was asked last.
+    pub(super) fn is_new(&self) -> bool {
+        self.is_new.swap(false, Relaxed)
+    }
+}
+
 impl Store {
-    /// Asks the database whether it can serve, writes included.
+    /// Tells whether the database can serve, writes included.
     ///
     /// # Errors
     /// [`Fault::NotReady`] with the reason.
@@ -51,8 +84,14 @@ impl Store {
         if self.lanes.queue.is_closed() {
             return Err(super::closed());
         }
+        if self.last_use_counts && self.last_use.is_good() {
+            return Ok(());
+        }
         let late = |_| Err(Arc::new(connections::unusable(SqlxError::Io(io::ErrorKind::TimedOut.into()))));
         let outcome = timeout(TIMEOUT, self.probed(Instant::now())).await.unwrap_or_else(late);
+        for part in [&self.last_use.read, &self.last_use.wrote] {
+            part.store(outcome.is_ok(), Relaxed);
+        }
         outcome.map_err(|error| Fault::NotReady { reason: reason(&error), cause: Some(error) })
     }
 

@@ -150,8 +150,12 @@ impl Store {
         request: impl FnOnce(Asked<W, A>) -> Request,
     ) -> Result<A, Fault> {
         let (asked, answer) = Asked::new(owner.clone(), work);
-        self.lanes.queue.push(request(asked));
+        let request = request(asked);
+        let writes = request.kind().writes();
+        self.lanes.queue.push(request);
         // Whoever served it has broken down if there is none.
-        answer.await.map_err(|_| Fault::defect("nobody answered a request to the database"))?
+        let outcome = answer.await.map_err(|_| Fault::defect("nobody answered a request to the database"))?;
+        self.last_use.note(writes, &outcome);
+        outcome
     }
 }

@@ -194,10 +194,10 @@ pub fn unused_id() -> String {
     Uuid::new_v4().to_string()
 }
 
-/// The default settings but for the database, a free port, and `settings`.
+/// The default settings but for the database, which is asked whether it is ready, a free port, and `settings`.
 pub fn config(url: &str, settings: serde_json::Value) -> Config {
     let mut all = serde_json::to_value(Config::default()).unwrap();
-    merge(&mut all, json!({"server": {"port": 0}, "database": {"url": url}}));
+    merge(&mut all, json!({"server": {"port": 0}, "database": {"url": url, "readiness": "ask"}}));
     merge(&mut all, settings);
     serde_json::from_value(all).unwrap()
 }

@@ -73,9 +73,10 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts the program, without waiting for it.
+    /// Starts the program, without waiting for it. It asks the database whether it is ready, unless `environment` says otherwise.
     pub fn launch(directory: &Path, environment: &[(&str, &str)]) -> Self {
-        Self::launch_command(&mut program(directory, &[], environment))
+        let asks = [("TASKPACT_DATABASE__READINESS", "ask")];
+        Self::launch_command(&mut program(directory, &[], &[&asks, environment].concat()))
     }
 
     /// Starts a command that comes to the program, and waits until it listens.
