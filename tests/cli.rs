@@ -700,6 +700,18 @@ async fn the_log_is_one_line_a_request_and_holds_nothing_private() {
     );
     assert_eq!(requests[6]["request_id"], "mine");
     assert_eq!(requests[0]["message"], "POST createTask 201");
+    let bytes: Vec<_> = requests.iter().map(|line| line["bytes"].as_u64().unwrap()).collect();
+    assert!(bytes[0] > 100 && bytes[6] > 100, "{bytes:?}");
+    assert!(requests.iter().all(|line| line["client"] == "127.0.0.1" && line["user"] == Value::Null));
+    let first = lines[0]["message"].as_str().unwrap();
+    assert!(first.starts_with("settings that are not the defaults: "), "{first}");
+    for setting in [
+        "database.url = (set) (environment variable DATABASE_URL)",
+        "auth.secret = \"(hidden)\" (environment variable BETTER_AUTH_SECRET)",
+        "log.format = \"json\" (environment variable TASKPACT_LOG__FORMAT)",
+    ] {
+        assert!(first.contains(setting), "{first}");
+    }
     // What an operator asks of a refusal.
     assert_eq!(requests[2]["problem"], "invalid-request");
     assert_eq!(requests[5]["reason"], "it is not a signed JSON Web Token in compact form");
@@ -708,6 +720,36 @@ async fn the_log_is_one_line_a_request_and_holds_nothing_private() {
 
     assert!(!log.contains("xyzzy"), "{}", log.lines().find(|line| line.contains("xyzzy")).unwrap());
     assert!(!log.contains(&token) && !log.contains(SECRET));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_lines_of_one_user_can_be_followed_and_name_nobody() {
+    let here = tempdir().unwrap();
+    let key = "a key that only operators have, and keep";
+    let environment = [
+        WITH_SECRET,
+        ("TASKPACT_LOG__FORMAT", "json"),
+        ("TASKPACT_LOG__USER_KEY", key),
+        ("TASKPACT_LIMITS__TRUSTED_PROXIES", "127.0.0.1"),
+    ];
+    let server = Server::start(here.path(), &environment);
+    let (ann, bob) = (server.user("ann"), server.user("bob"));
+    for user in [&ann, &bob, &ann] {
+        let forwarded = user.call(Method::GET, user.tasks()).header("X-Forwarded-For", "192.0.2.7");
+        forwarded.send().await.is(200);
+    }
+    ann.with_token("").list("").await.is(401);
+    let log = server.stop();
+    let lines = log.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let requests: Vec<_> = lines.filter(|line| line.get("bytes").is_some()).collect();
+    let users: Vec<_> = requests.iter().map(|line| line["user"].as_str()).collect();
+    // printf %s ann | openssl dgst -sha256 -hmac "$key"
+    let (hash_of_ann, hash_of_bob) = (Some("74174f8a40a8cb0f"), Some("00401aa9623c99a2"));
+    assert_eq!(users, [hash_of_ann, hash_of_bob, hash_of_ann, None]);
+    assert_eq!(requests[0]["client"], "192.0.2.7");
+    assert!(!log.contains(key) && !log.contains("bob"));
+    let short = [WITH_SECRET, ("TASKPACT_LOG__USER_KEY", "short")];
+    assert!(complaint(here.path(), &[], &short, 2).contains("`log.user_key` (environment variable"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

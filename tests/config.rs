@@ -95,6 +95,7 @@ allow_credentials = false  # default
 [log]
 format = "text"  # default
 filter = "info"  # default
+# user_key is not set
 
 [metrics]
 # address is not set

@@ -42,6 +42,10 @@ pub(super) async fn run(loaded: &Loaded) -> Result<(), Failure> {
     for note in &loaded.notes {
         tracing::warn!("{note}");
     }
+    let changed = loaded.changed();
+    if !changed.is_empty() {
+        tracing::info!("settings that are not the defaults: {}", changed.join(", "));
+    }
     warn(&config, is_development);
     let verifier = Verifier::new(&auth).await?;
     let store = Store::new(&config.database).map_err(Failure::UnusableDatabase)?;

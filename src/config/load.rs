@@ -148,6 +148,25 @@ impl Loaded {
         out
     }
 
+    /// The settings that are not the defaults, with where each came from; of what would be secret only that it is set.
+    #[must_use]
+    pub fn changed(&self) -> Vec<String> {
+        let tables = serde_json::to_value(&self.config).expect("settings are plain data");
+        let defaults = serde_json::to_value(Config::default()).expect("settings are plain data");
+        let mut changed = Vec::new();
+        for (table, settings) in tables.as_object().into_iter().flatten() {
+            for (name, value) in settings.as_object().into_iter().flatten() {
+                let key = format!("{table}.{name}");
+                // Not even without its password: who reads logs need not know where the data is.
+                let value = if key == "database.url" { "(set)".to_owned() } else { value.to_string() };
+                if defaults[table][name] != tables[table][name] {
+                    changed.push(format!("{key} = {value} ({})", self.source(&key)));
+                }
+            }
+        }
+        changed
+    }
+
     /// Where the value of `key` came from, in words.
     fn source(&self, key: &str) -> String {
         self.sources.find_metadata(key).map_or_else(|| "default".to_owned(), place)
@@ -227,6 +246,14 @@ impl Loaded {
                 Some((module, level)) => !is_module(module) || !is_level(level),
                 None => !is_level(directive),
             });
+        let is_short = |key: &Secret| key.expose().len() < MIN_SECRET_BYTES;
+        if self.config.log.user_key.as_ref().is_some_and(is_short) {
+            let source = self.source("log.user_key");
+            return Err(format!(
+                "`log.user_key` ({source}) is shorter than {MIN_SECRET_BYTES} bytes and could be guessed: make one by `openssl \
+                 rand -base64 32`"
+            ));
+        }
         let source = self.source("log.filter");
         wrong.map_or(Ok(()), |wrong| {
             Err(format!(

@@ -302,11 +302,14 @@ pub struct Log {
     /// What is logged: a level (`error`, `warn`, `info`, `debug`, `trace`), or levels by module such as
     /// `warn,taskpact=debug`. Default: `info`.
     pub filter: String,
+    /// A key of at least 32 bytes. With it the line of a request has a hash of its user (`user`), so that the lines of one user
+    /// can be followed, and nobody without the key can tell whose they are. Default: none, and no line says anything of users.
+    pub user_key: Option<Secret>,
 }
 
 impl Default for Log {
     fn default() -> Self {
-        Self { format: LogFormat::Text, filter: "info".to_owned() }
+        Self { format: LogFormat::Text, filter: "info".to_owned(), user_key: None }
     }
 }
 

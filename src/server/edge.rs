@@ -29,13 +29,14 @@ use crate::{
     api,
     auth::Verifier,
     clock::Clock,
-    config::Config,
+    config::{Config, Secret},
     contract::{self, Contract, Operation},
     limits::{Drawn, Limits},
     problem::Fault,
     request::Violations,
     request_id::{self, RequestId},
     store::Store,
+    telemetry,
 };
 
 /// The operations that are served when nothing else is.
@@ -54,6 +55,8 @@ pub(super) struct Edge {
     deadline: Duration,
     clock: Clock,
     pub(super) traffic: Traffic,
+    /// What users are hashed with in the log.
+    user_key: Option<Secret>,
 }
 
 impl fmt::Debug for Edge {
@@ -77,6 +80,7 @@ impl Edge {
             deadline: Duration::from_millis(config.server.request_timeout_ms.get()),
             clock: Clock,
             traffic: Traffic::default(),
+            user_key: config.log.user_key.clone(),
         }
     }
 
@@ -113,6 +117,7 @@ impl Edge {
         let operation = self.contract.operation(request.method(), &path);
         let mut line = LogLine::new(method.clone(), &path, operation, &request_id, &self.traffic);
 
+        line.client = Some(self.limits.client(peer.address.ip(), request.headers()));
         let (preflight, drawn) = (self.cors.preflight(&request, origin.as_ref()), Drawn::default());
         let outcome = match preflight {
             Some(answer) => Ok(answer),
@@ -135,9 +140,11 @@ impl Edge {
             self.peers.gives(peer, 0, None).await;
         }
 
-        if drawn.owner().is_some() {
+        if let Some(owner) = drawn.owner() {
             self.traffic.accepted();
+            line.user = self.user_key.as_ref().map(|key| telemetry::pseudonym(key, owner.id()));
         }
+        line.bytes = length;
         if answer.headers().contains_key(api::REPLAYED) {
             self.traffic.replayed(&line);
         }
@@ -279,6 +286,7 @@ mod tests {
             deadline,
             clock: Clock,
             traffic: Traffic::default(),
+            user_key: config.log.user_key.clone(),
         }
     }
 

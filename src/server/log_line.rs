@@ -1,6 +1,6 @@
 //! The line that a request leaves in the log.
 
-use std::time::Instant;
+use std::{net::IpAddr, time::Instant};
 
 use poem::http::Method;
 
@@ -21,6 +21,11 @@ pub(super) struct LogLine<'r> {
     pub(super) problem: Option<&'static str>,
     /// What an operator wants to know of a refusal, and may know: never a token.
     pub(super) reason: Option<String>,
+    /// Where it came from, and by whom, as a hash.
+    pub(super) client: Option<IpAddr>,
+    pub(super) user: Option<String>,
+    /// How long the body of the answer is.
+    pub(super) bytes: usize,
     traffic: &'r Traffic,
 }
 
@@ -35,7 +40,9 @@ impl<'r> LogLine<'r> {
         traffic.in_flight.inc();
         let path = operation.is_none().then(|| path.to_owned());
         let started = Instant::now();
-        Self { method, operation, path, request_id, started, status: None, problem: None, reason: None, traffic }
+        let (client, user, bytes) = (None, None, 0);
+        let (status, problem, reason) = (None, None, None);
+        Self { method, operation, path, request_id, started, status, problem, reason, client, user, bytes, traffic }
     }
 }
 
@@ -45,14 +52,16 @@ impl Drop for LogLine<'_> {
         if let Some(status) = self.status {
             self.traffic.answered(self, status);
         }
-        let Self { method, operation, path, request_id, started, status, problem, reason, .. } = self;
+        let Self { method, operation, path, request_id, started, status, problem, reason, client, user, bytes, .. } =
+            self;
+        let (client, user) = (client.map(tracing::field::display), user.as_deref());
         let (operation, path, problem) = (name(*operation), path.as_deref(), *problem);
         let reason = reason.as_deref();
         #[expect(clippy::cast_precision_loss, reason = "a request's microseconds are exact in 53 bits")]
         let duration_ms = started.elapsed().as_micros() as f64 / 1e3;
         if let Some(status) = *status {
             let text = format_args!("{method} {operation} {status}");
-            tracing::info!(operation, path, status, problem, reason, duration_ms, %request_id, "{text}");
+            tracing::info!(operation, path, status, problem, reason, client, user, bytes, duration_ms, %request_id, "{text}");
         } else {
             tracing::info!(operation, path, duration_ms, %request_id, "{method} {operation}: given up, the server stops");
         }
