@@ -38,7 +38,7 @@
 //! # Three rules
 //!
 //! - **Nobody reaches another's rows.** The store gives out tasks for an [`auth::Owner`] only, and only a verified token
-//!   makes one.
+//!   makes one. (What the operator asks for by name, `store/person.rs`, no request leads to.)
 //! - **There is one contract.** What is published, enforced, tested and committed as `api-spec.yaml` is the same
 //!   document.
 //! - **A failure has one place.** Its status, its words and its headers stand in [`problem`].

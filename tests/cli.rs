@@ -85,6 +85,32 @@ fn spec_prints_the_contract_and_checks_a_file() {
     assert!(fs::read_dir(here.path()).unwrap().count() == 4, "it leaves nothing behind");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_is_exported_and_erased() {
+    let here = tempdir().unwrap();
+    let unknown = complaint(here.path(), &["user", "export", "--user", "ann"], &[], 1);
+    assert!(unknown.contains("there is no user `ann` in the database"), "{unknown}");
+    assert!(fs::read_dir(here.path()).unwrap().next().is_none(), "it makes no database");
+    let server = Server::start(here.path(), &[WITH_SECRET]);
+    let (ann, bob) = (server.user("ann"), server.user("bob"));
+    let tasks = [ann.create("one").await, ann.create("two").await];
+    bob.create("of somebody else").await;
+
+    let exported = printed(here.path(), &["user", "export", "--user", "ann"], &[]);
+    let lines: Vec<Value> = exported.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines, tasks);
+
+    let refused = complaint(here.path(), &["user", "erase", "--user", "ann"], &[], 1);
+    assert!(refused.contains("user `ann` for good, with 2 tasks and 0 answers"), "{refused}");
+    assert!(refused.contains("Nothing was done. Say --yes"), "{refused}");
+    assert_eq!(ann.titles("").await.len(), 2);
+    let erased = printed(here.path(), &["user", "erase", "--user", "ann", "--yes"], &[]);
+    assert_eq!(erased, "erased `ann`: 2 tasks\n");
+    assert_eq!((ann.titles("").await.len(), bob.titles("").await.len()), (0, 1));
+    complaint(here.path(), &["user", "erase", "--user", "", "--yes"], &[], 2);
+    server.stop();
+}
+
 #[test]
 fn config_prints_what_is_in_force_without_secrets() {
     let here = tempdir().unwrap();

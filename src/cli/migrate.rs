@@ -1,14 +1,12 @@
 //! `taskpact migrate`
 
-use std::io::{self, IsTerminal, Write};
-
 use clap::Subcommand;
 use taskpact::{
     config::Config,
     store::{Loss, Step, Store},
 };
 
-use super::{Failure, database_failed, print};
+use super::{Failure, confirm, database_failed, print};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Change {
@@ -46,7 +44,7 @@ pub(super) async fn run(config: &Config, change: Change) -> Result<(), Failure> 
         Change::Down { steps, yes } => {
             let losses = store.migration_losses(steps).await.map_err(failed)?;
             if losses.iter().any(|loss| !loss.tables.is_empty()) && !yes {
-                confirm(&losses)?;
+                confirm(&losses_in_words(&losses))?;
             }
             report("took back", "nothing to take back", &store.migrate_down(steps).await.map_err(failed)?)
         }
@@ -56,19 +54,11 @@ pub(super) async fn run(config: &Config, change: Change) -> Result<(), Failure> 
     print(&text)
 }
 
-/// Says what would be deleted, and goes on only if somebody at a terminal wants it.
-fn confirm(losses: &[Loss]) -> Result<(), Failure> {
+/// What would be deleted.
+fn losses_in_words(losses: &[Loss]) -> String {
     let tables = losses.iter().flat_map(|loss| loss.tables.iter().map(move |(table, rows)| (&loss.step, table, rows)));
     let list: String = tables.map(|(step, table, rows)| format!("  {table} ({rows} rows), made by {step}\n")).collect();
-    let question = format!("This deletes, with everything in it:\n{list}");
-    if !io::stdin().is_terminal() {
-        return Err(Failure::Other(format!("{question}Nothing was done. Say --yes if that is wanted.")));
-    }
-    eprint!("{question}Type `yes` to go on: ");
-    io::stderr().flush().map_err(Failure::Output)?;
-    let mut answer = String::new();
-    io::stdin().read_line(&mut answer).map_err(|error| Failure::File("the answer".to_owned(), error))?;
-    if answer.trim() == "yes" { Ok(()) } else { Err(Failure::Other("nothing was done".to_owned())) }
+    format!("This deletes, with everything in it:\n{list}")
 }
 
 fn status(steps: &[Step]) -> String {

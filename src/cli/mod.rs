@@ -11,6 +11,7 @@ use std::{
 use clap::{Parser, Subcommand};
 use sea_orm::DbErr;
 use taskpact::{
+    auth::is_user_id,
     config::{Config, DatabaseUrl, Loaded, Unusable},
     telemetry::{self, chain},
 };
@@ -22,6 +23,7 @@ mod migrate;
 mod serve;
 mod spec;
 mod token;
+mod user;
 
 /// A multi-user task API server whose OpenAPI contract is the product.
 ///
@@ -45,6 +47,9 @@ enum Command {
     Migrate(migrate::Change),
     /// Print a token for a user, signed with the shared secret as the issuer would sign it
     Token(token::Arguments),
+    /// Give out, or delete, what there is of one user
+    #[command(subcommand)]
+    User(user::Request),
     /// Ask the server that these settings start whether it runs (for containers)
     Healthcheck,
     /// Print the settings in force and where each came from, without secrets
@@ -118,6 +123,7 @@ fn run(command: Command) -> Result<(), Failure> {
             block_on(serve::run(&loaded))
         }
         Command::Migrate(change) => block_on(migrate::run(config, change)),
+        Command::User(request) => block_on(user::run(config, request)),
         Command::Healthcheck => block_on(healthcheck::run(config)),
     }
 }
@@ -134,6 +140,24 @@ fn print(text: &str) -> Result<(), Failure> {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::Output(error)),
         _ => Ok(()),
     }
+}
+
+/// Says what would be deleted, and goes on only if somebody at a terminal wants it.
+fn confirm(what: &str) -> Result<(), Failure> {
+    use io::{IsTerminal, Write};
+    if !io::stdin().is_terminal() {
+        return Err(Failure::Other(format!("{what}Nothing was done. Say --yes if that is wanted.")));
+    }
+    eprint!("{what}Type `yes` to go on: ");
+    io::stderr().flush().map_err(Failure::Output)?;
+    let mut answer = String::new();
+    io::stdin().read_line(&mut answer).map_err(|error| Failure::File("the answer".to_owned(), error))?;
+    if answer.trim() == "yes" { Ok(()) } else { Err(Failure::Other("nothing was done".to_owned())) }
+}
+
+/// Reads a user's id.
+fn user_id(text: &str) -> Result<String, &'static str> {
+    if is_user_id(text) { Ok(text.to_owned()) } else { Err("a user's id has 1 to 255 characters") }
 }
 
 /// The database failed, in the words of a command.

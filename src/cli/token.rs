@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use clap::Args;
 use taskpact::{
-    auth::{development, is_user_id, token},
+    auth::{development, token},
     config::Config,
 };
 
-use super::{Failure, auth, print};
+use super::{Failure, auth, print, user_id};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -18,10 +18,6 @@ pub(super) struct Arguments {
     /// For how long the token is valid, such as `15m`, `1h` or `7d`
     #[arg(long, value_name = "TIME", default_value = "1h", value_parser = humantime::parse_duration)]
     ttl: Duration,
-}
-
-fn user_id(text: &str) -> Result<String, &'static str> {
-    if is_user_id(text) { Ok(text.to_owned()) } else { Err("a user's id has 1 to 255 characters") }
 }
 
 pub(super) fn run(config: &Config, arguments: &Arguments) -> Result<(), Failure> {

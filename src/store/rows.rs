@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Requests are served by statements on sets, each row of which names its owner: `statements.rs`. What has no owner stands in
-//! `unowned`, with the reason. The suite compares [`tables`] with those that the migrations make.
+//! `unowned`, and what the operator has done in `person`, with the reasons. The suite compares [`tables`] with those that the migrations make.
 
 use sea_orm::{DbBackend, Schema};
 
@@ -64,6 +64,89 @@ pub(super) mod unowned {
             .into_query();
         let key = Expr::tuple([Expr::col(KeyColumn::UserId), Expr::col(KeyColumn::Key)]);
         idempotency_keys::Entity::delete_many().filter(key.in_subquery(old))
+    }
+}
+
+/// The statements about one user that only the operator has run, by name: `person.rs`.
+pub(super) mod person {
+    use sea_orm::{
+        ColumnTrait, DeleteMany, EntityTrait, ExprTrait, QueryFilter, QueryOrder, QuerySelect, QueryTrait, Select,
+        UpdateMany, sea_query::Expr,
+    };
+    use uuid::Uuid;
+
+    use super::{
+        idempotency_keys::{self, Column as KeyColumn},
+        tasks::{self, Column as TaskColumn},
+        users::{self, Column as UserColumn},
+    };
+    use crate::task::{Description, Task, TaskId, Title};
+
+    pub(in crate::store) fn user(id: &str) -> Select<users::Entity> {
+        users::Entity::find().filter(UserColumn::Id.eq(id))
+    }
+
+    pub(in crate::store) fn tasks(user_id: &str) -> Select<tasks::Entity> {
+        tasks::Entity::find().filter(TaskColumn::UserId.eq(user_id))
+    }
+
+    pub(in crate::store) fn keys(user_id: &str) -> Select<idempotency_keys::Entity> {
+        idempotency_keys::Entity::find().filter(KeyColumn::UserId.eq(user_id))
+    }
+
+    pub(in crate::store) fn tasks_after(user_id: &str, after: Option<Uuid>, count: u64) -> Select<tasks::Entity> {
+        let all = tasks(user_id).order_by_asc(TaskColumn::Id).limit(count);
+        match after {
+            Some(id) => all.filter(TaskColumn::Id.gt(id)),
+            None => all,
+        }
+    }
+
+    pub(in crate::store) fn next_revision(user_id: &str) -> UpdateMany<users::Entity> {
+        let next = Expr::col(UserColumn::Revision).add(1);
+        users::Entity::update_many().col_expr(UserColumn::Revision, next).filter(UserColumn::Id.eq(user_id))
+    }
+
+    pub(in crate::store) fn delete_tasks(user_id: &str, count: u64) -> DeleteMany<tasks::Entity> {
+        let some = tasks(user_id).select_only().column(TaskColumn::Id).limit(count).into_query();
+        tasks::Entity::delete_many().filter(TaskColumn::UserId.eq(user_id)).filter(TaskColumn::Id.in_subquery(some))
+    }
+
+    pub(in crate::store) fn delete_keys(user_id: &str, count: u64) -> DeleteMany<idempotency_keys::Entity> {
+        let some = keys(user_id).select_only().column(KeyColumn::Key).limit(count).into_query();
+        let mine = idempotency_keys::Entity::delete_many().filter(KeyColumn::UserId.eq(user_id));
+        mine.filter(KeyColumn::Key.in_subquery(some))
+    }
+
+    pub(in crate::store) fn delete_user(id: &str) -> DeleteMany<users::Entity> {
+        users::Entity::delete_many().filter(UserColumn::Id.eq(id))
+    }
+
+    impl From<tasks::Model> for Task {
+        fn from(row: tasks::Model) -> Self {
+            let tasks::Model {
+                user_id,
+                id,
+                title,
+                description,
+                completed_at,
+                created_at,
+                updated_at,
+                version,
+                revision: _,
+            } = row;
+            Self {
+                id: TaskId(id),
+                user_id,
+                title: Title(title),
+                description: description.map(Description),
+                completed: completed_at.is_some(),
+                completed_at: completed_at.map(Into::into),
+                created_at: created_at.into(),
+                updated_at: updated_at.into(),
+                version,
+            }
+        }
     }
 }
 

@@ -116,21 +116,7 @@ async fn without_a_limit_it_is_the_newest_thousand() {
     let app = app().await;
     let ann = app.new_user();
     ann.create("the oldest").await;
-    let columns = "user_id, id, title, description, completed_at, created_at, updated_at, version";
-    let source = format!("select {columns} from tasks");
-    // Ids in the middle of the range, distinct, and newer than the first one.
-    let copies = match app.database {
-        crate::support::Database::Postgres(_) => format!(
-            "insert into tasks ({columns}) select user_id, ('ff000000-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid, 'copy', \
-             description, completed_at, created_at, updated_at, version from ({source}) as one, generate_series(1, 1000) as n"
-        ),
-        crate::support::Database::Sqlite(_) => format!(
-            "with recursive series(n) as (select 1 union all select n + 1 from series where n < 1000) \
-             insert into tasks ({columns}) select user_id, unhex('ff000000000070008000' || printf('%012x', n)), 'copy', \
-             description, completed_at, created_at, updated_at, version from ({source}) as one, series"
-        ),
-    };
-    app.database.execute(&copies).await;
+    app.database.copy_the_task(1000).await;
 
     let reply = ann.list("").await;
     assert_eq!(reply.is(200).json().as_array().unwrap().len(), 1000);

@@ -7,6 +7,7 @@ mod edge;
 mod history;
 mod isolation;
 mod lists;
+mod person;
 mod races;
 mod random;
 mod retries;

@@ -119,6 +119,27 @@ pub struct TestApp {
     pub database: Database,
 }
 
+impl Database {
+    /// Adds so many copies of the one task that there is.
+    pub async fn copy_the_task(&self, count: usize) {
+        let columns = "user_id, id, title, description, completed_at, created_at, updated_at, version";
+        let source = format!("select {columns} from tasks");
+        // Ids in the middle of the range, distinct, and newer than the first one.
+        let copies = match self {
+            Self::Postgres(_) => format!(
+                "insert into tasks ({columns}) select user_id, ('ff000000-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid, 'copy', \
+                 description, completed_at, created_at, updated_at, version from ({source}) as one, generate_series(1, {count}) as n"
+            ),
+            Self::Sqlite(_) => format!(
+                "with recursive series(n) as (select 1 union all select n + 1 from series where n < {count}) \
+                 insert into tasks ({columns}) select user_id, unhex('ff000000000070008000' || printf('%012x', n)), 'copy', \
+                 description, completed_at, created_at, updated_at, version from ({source}) as one, series"
+            ),
+        };
+        self.execute(&copies).await;
+    }
+}
+
 impl TestApp {
     pub async fn start(backend: Backend) -> Self {
         Self::start_with(backend, json!({})).await
