@@ -30,9 +30,11 @@ use crate::{
 
 mod connections;
 mod file;
+mod functions;
 mod idempotency;
 mod migrations;
 mod pages;
+mod places;
 mod pooler;
 mod postgres;
 mod queue;
@@ -109,12 +111,13 @@ impl Store {
         let mut tasks = JoinSet::new();
         let queue = match (&upkeep.pooler, &upkeep.sessions, &upkeep.file) {
             (Some(check), Some(sessions), _) => {
-                let queue = Queue::new(postgres::lanes(connections), single_owner);
-                Postgres::new(Arc::clone(sessions), Arc::clone(check), Arc::clone(&queue), patience).start(&mut tasks);
+                let queue = Queue::new(postgres::lanes(connections, single_owner), single_owner, patience);
+                Postgres::new(Arc::clone(sessions), Arc::clone(check), Arc::clone(&queue), patience, settings.sets)
+                    .start(&mut tasks);
                 queue
             }
             (_, _, Some(file)) => {
-                let queue = Queue::new(sqlite::lanes(connections), single_owner);
+                let queue = Queue::new(sqlite::lanes(connections), single_owner, patience);
                 Sqlite::new(Arc::clone(file), Arc::clone(&queue), patience).start(&mut tasks);
                 queue
             }

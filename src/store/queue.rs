@@ -7,16 +7,23 @@
 //! What it guarantees: a set holds requests of one kind. Owners take turns, request by request, so that nobody gets ahead by
 //! asking more. While a set that writes is under way, no other has requests of the same owners: one server's writes for
 //! one owner are in the order in which they are taken, and never wait for each other in the database.
+//!
+//! Where owners are on different machines (`places.rs`), the sets for one machine hold half of the lanes of each sort at most: one
+//! that hangs keeps nobody else's owners waiting, however many of its own ask.
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{HashMap, HashSet, VecDeque, hash_map::Entry},
     sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
 };
 
 use tokio::{sync::Notify, task::yield_now};
 
-use super::request::{Kind, Request, Subject};
-use crate::auth::Owner;
+use super::{
+    places::Places,
+    request::{Kind, Request, Subject, cause},
+};
+use crate::{auth::Owner, problem::Fault};
 
 /// The most requests that one set has.
 const MAX_SET: usize = 64;
@@ -26,7 +33,7 @@ const MAX_ROWS: usize = 1024;
 const MAX_WAITING: usize = 10_000;
 
 /// The kinds of requests that a lane takes, a bit for each.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Roles(u16);
 
 impl Roles {
@@ -50,6 +57,8 @@ pub(super) struct Queue {
     lanes: Vec<(Roles, Notify)>,
     /// Whether a set has requests of one owner only.
     single_owner: bool,
+    /// How long a request waits for its turn.
+    patience: Duration,
 }
 
 #[derive(Debug, Default)]
@@ -57,6 +66,9 @@ struct State {
     lines: [Line; Kind::ALL.len()],
     /// The owners of whom writes are under way.
     writing: HashSet<Owner>,
+    places: Places,
+    /// How many sets are under way for each machine, by the sort of the lanes that serve them.
+    under_way: HashMap<(Roles, i32), usize>,
     /// The lanes that wait for work.
     idle: Vec<usize>,
     waiting: usize,
@@ -80,12 +92,19 @@ pub(super) struct Taken {
     pub(super) kind: Kind,
     pub(super) requests: Vec<Request>,
     writers: Vec<Owner>,
+    /// The sort of the lane that has it, and the machine that it is for.
+    place: Option<(Roles, i32)>,
 }
 
 impl Queue {
-    pub(super) fn new(lanes: impl IntoIterator<Item = Roles>, single_owner: bool) -> Arc<Self> {
+    pub(super) fn new(lanes: impl IntoIterator<Item = Roles>, single_owner: bool, patience: Duration) -> Arc<Self> {
         let lanes = lanes.into_iter().map(|roles| (roles, Notify::new())).collect();
-        Arc::new(Self { state: Mutex::default(), lanes, single_owner })
+        Arc::new(Self { state: Mutex::default(), lanes, single_owner, patience })
+    }
+
+    /// Says on which machines the owners are.
+    pub(super) fn set_places(&self, places: Places) {
+        self.state().places = places;
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -154,7 +173,7 @@ impl Queue {
         let (kind, requests) = (0..kinds)
             .map(|step| Kind::ALL[(turn + step) % kinds])
             .filter(|kind| roles.has(*kind))
-            .find_map(|kind| state.set(kind, self.single_owner).map(|set| (kind, set)))?;
+            .find_map(|kind| self.set(state, kind, roles).map(|set| (kind, set)))?;
         state.turn = (kind as usize + 1) % kinds;
         state.waiting -= requests.len();
         let mut writers: Vec<Owner> = Vec::new();
@@ -165,11 +184,79 @@ impl Queue {
                 }
             }
         }
+        let machine =
+            requests.first().filter(|_| self.single_owner).and_then(|first| state.places.of(first.owner().id()));
+        let place = machine.map(|machine| (roles, machine));
+        if let Some(place) = place {
+            *state.under_way.entry(place).or_default() += 1;
+        }
         // What did not fit in is for another lane.
         if !state.lines[kind as usize].turns.is_empty() {
             self.wake(state, kind);
         }
-        Some(Taken { queue: Arc::clone(self), kind, requests, writers })
+        Some(Taken { queue: Arc::clone(self), kind, requests, writers, place })
+    }
+
+    /// A set of this kind, if there are requests that may be served now.
+    fn set(&self, state: &mut State, kind: Kind, roles: Roles) -> Option<Vec<Request>> {
+        let State { lines, writing, places, under_way, waiting, .. } = state;
+        // Half of the lanes of this sort.
+        let share = self.lanes.iter().filter(|lane| lane.0 == roles).count().div_ceil(2);
+        let Line { requests, turns } = &mut lines[kind as usize];
+        let is_single = kind == Kind::Patient;
+        let (mut set, mut rows) = (Vec::new(), 0);
+        let mut subjects: HashSet<(Owner, Subject)> = HashSet::new();
+        let mut passed_over = Vec::new();
+        while set.len() < if is_single { 1 } else { MAX_SET }
+            && let Some(owner) = turns.pop_front()
+        {
+            let is_busy = kind.writes() && writing.contains(&owner);
+            let is_other = self.single_owner && set.first().is_some_and(|first: &Request| *first.owner() != owner);
+            let queue = requests.get_mut(&owner).expect("who has a turn has a request");
+            let is_crowded = !under_way.is_empty()
+                && places
+                    .of(owner.id())
+                    .is_some_and(|at| under_way.get(&(roles, at)).is_some_and(|sets| *sets >= share));
+            if is_crowded {
+                // They are not to take the room of others who wait, for as long as the machine hangs.
+                while let Some(late) = queue.pop_front_if(|request| self.is_late(request)) {
+                    *waiting -= 1;
+                    late.fail(Fault::Unavailable(cause("too many requests wait for this part of the database")));
+                }
+                if queue.is_empty() {
+                    requests.remove(&owner);
+                } else {
+                    passed_over.push(owner);
+                }
+                continue;
+            }
+            let next = queue.front().expect("who has a turn has a request");
+            let asks_about: Vec<_> = next.subjects().into_iter().flatten().map(|one| (owner.clone(), one)).collect();
+            let is_taken = asks_about.iter().any(|subject| subjects.contains(subject));
+            let is_too_much = !set.is_empty() && rows + next.weight() > MAX_ROWS;
+            if is_busy || is_other || is_taken || is_too_much {
+                passed_over.push(owner);
+                continue;
+            }
+            subjects.extend(asks_about);
+            rows += next.weight();
+            set.extend(queue.pop_front());
+            if queue.is_empty() {
+                requests.remove(&owner);
+            } else {
+                turns.push_back(owner);
+            }
+        }
+        // They keep their turns.
+        for owner in passed_over.into_iter().rev() {
+            turns.push_front(owner);
+        }
+        (!set.is_empty()).then_some(set)
+    }
+
+    /// Whether nobody waits for it any more, or it has waited for as long as it may.
+    fn is_late(&self, request: &Request) -> bool {
+        request.is_abandoned() || request.since().elapsed() > self.patience
     }
 
     /// Whether nobody serves any more.
@@ -214,57 +301,27 @@ impl State {
             requests.insert(owner.clone(), VecDeque::from([request]));
         }
     }
-
-    /// A set of this kind, if there are requests that may be served now.
-    fn set(&mut self, kind: Kind, single_owner: bool) -> Option<Vec<Request>> {
-        let Self { lines, writing, .. } = self;
-        let Line { requests, turns } = &mut lines[kind as usize];
-        let is_single = kind == Kind::Patient;
-        let (mut set, mut rows) = (Vec::new(), 0);
-        let mut subjects: HashSet<(Owner, Subject)> = HashSet::new();
-        let mut passed_over = Vec::new();
-        while set.len() < if is_single { 1 } else { MAX_SET }
-            && let Some(owner) = turns.pop_front()
-        {
-            let is_busy = kind.writes() && writing.contains(&owner);
-            let is_other = single_owner && set.first().is_some_and(|first: &Request| *first.owner() != owner);
-            let queue = requests.get_mut(&owner).expect("who has a turn has a request");
-            let next = queue.front().expect("who has a turn has a request");
-            let asks_about: Vec<_> = next.subjects().into_iter().flatten().map(|one| (owner.clone(), one)).collect();
-            let is_taken = asks_about.iter().any(|subject| subjects.contains(subject));
-            let is_too_much = !set.is_empty() && rows + next.weight() > MAX_ROWS;
-            if is_busy || is_other || is_taken || is_too_much {
-                passed_over.push(owner);
-                continue;
-            }
-            subjects.extend(asks_about);
-            rows += next.weight();
-            set.extend(queue.pop_front());
-            if queue.is_empty() {
-                requests.remove(&owner);
-            } else {
-                turns.push_back(owner);
-            }
-        }
-        // They keep their turns.
-        for owner in passed_over.into_iter().rev() {
-            turns.push_front(owner);
-        }
-        (!set.is_empty()).then_some(set)
-    }
 }
 
 impl Drop for Taken {
     fn drop(&mut self) {
-        if self.writers.is_empty() {
+        if self.writers.is_empty() && self.place.is_none() {
             return;
         }
         let mut state = self.queue.state();
+        if let Some(place) = self.place
+            && let Entry::Occupied(mut sets) = state.under_way.entry(place)
+        {
+            *sets.get_mut() -= 1;
+            if *sets.get() == 0 {
+                sets.remove();
+            }
+        }
         for owner in self.writers.drain(..) {
             state.writing.remove(&owner);
         }
-        // Somebody may have waited for these owners.
-        for kind in Kind::ALL.into_iter().filter(|kind| kind.writes()) {
+        // Somebody may have waited for these owners, or for their machine.
+        for kind in Kind::ALL.into_iter().filter(|kind| kind.writes() || self.place.is_some()) {
             if !state.lines[kind as usize].turns.is_empty() {
                 self.queue.wake(&mut state, kind);
             }
@@ -274,8 +331,6 @@ impl Drop for Taken {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use poem_openapi::types::MaybeUndefined;
     use tokio::sync::oneshot;
 
@@ -303,7 +358,7 @@ mod tests {
 
     /// A queue before one lane that takes everything.
     fn queue(single_owner: bool) -> Arc<Queue> {
-        Queue::new([Roles::of(|_| true)], single_owner)
+        Queue::new([Roles::of(|_| true)], single_owner, Duration::from_secs(3))
     }
 
     fn get(queue: &Queue, owner: &Owner) -> oneshot::Receiver<Result<Task, Fault>> {
@@ -396,5 +451,35 @@ mod tests {
         }
         assert!(matches!(get(&queue, &ann).await.unwrap(), Err(Fault::Unavailable(_))));
         assert!(queue.take(0).await.is_none());
+    }
+
+    #[tokio::test]
+    async fn one_machine_has_half_of_the_lanes_and_what_waits_for_it_too_long_is_refused() {
+        // Which of two machines an owner is on is tried in `places.rs`.
+        let (mut near, mut far) = (Vec::new(), Vec::new());
+        let places = || Places::new(vec![(-1, 1), (i32::MAX, 2)]);
+        for owner in owners::<20>().await {
+            let is_near = places().of(owner.id()) == Some(1);
+            if is_near { &mut near } else { &mut far }.push(owner);
+        }
+        let queue = Queue::new([Roles::of(|_| true); 4], true, Duration::from_millis(50));
+        queue.set_places(places());
+        let mut waiting: Vec<_> = near[..4].iter().map(|owner| get(&queue, owner)).collect();
+        let [first, second] = [0, 1].map(|lane| queue.try_take(lane).unwrap());
+        assert!(queue.try_take(2).is_none(), "that would be more than half");
+        let _answers: Vec<_> = far[..3].iter().map(|owner| get(&queue, owner)).collect();
+        let others = [2, 3].map(|lane| queue.try_take(lane).unwrap());
+        assert!(others.iter().all(|taken| places().of(of(taken)[0]) == Some(2)));
+        drop(others);
+
+        drop(first);
+        let third = queue.try_take(0).unwrap();
+        assert_eq!(of(&third), [near[2].id()]);
+        tokio::time::sleep(Duration::from_millis(60)).await;
+        assert!(queue.try_take(1).is_none_or(|taken| places().of(of(&taken)[0]) == Some(2)));
+        assert!(matches!(waiting.pop().unwrap().await.unwrap(), Err(Fault::Unavailable(_))));
+        drop((second, third));
+        let _answer = get(&queue, &near[3]);
+        assert_eq!(of(&queue.try_take(0).unwrap()), [near[3].id()], "as if nothing had been");
     }
 }
