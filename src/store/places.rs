@@ -39,42 +39,35 @@ impl Places {
     }
 }
 
-/// PostgreSQL's `hashtext`, by which Citus finds the shard: Jenkins's lookup3.
+/// Which word of Jenkins's lookup3 a step changes, by which one, which it raises then by which, and how far it rotates.
+const MIX: [(usize, usize, usize, u32); 6] =
+    [(0, 2, 1, 4), (1, 0, 2, 6), (2, 1, 0, 8), (0, 2, 1, 16), (1, 0, 2, 19), (2, 1, 0, 4)];
+const LAST_MIX: [(usize, usize, u32); 7] =
+    [(2, 1, 14), (0, 2, 11), (1, 0, 25), (2, 1, 16), (0, 2, 4), (1, 0, 14), (2, 1, 24)];
+
+/// PostgreSQL's `hashtext`, by which Citus finds the shard. It can't change: indexes and shards rest on it.
 fn hash(bytes: &[u8]) -> i32 {
     #[expect(clippy::cast_possible_truncation, reason = "a user's id is short")]
     let start = 0x9e37_79b9_u32.wrapping_add(bytes.len() as u32).wrapping_add(3_923_095);
     let mut words = [start; 3];
-    let add = |words: &mut [u32; 3], bytes: &[u8], shift: usize| {
-        for (n, byte) in bytes.iter().enumerate() {
-            let place = n + if n < 8 { 0 } else { shift };
-            words[place / 4] = words[place / 4].wrapping_add(u32::from(*byte) << (place % 4 * 8));
+    let chunks = bytes.chunks_exact(12);
+    let rest = chunks.remainder();
+    for chunk in chunks {
+        for (n, byte) in chunk.iter().enumerate() {
+            words[n / 4] = words[n / 4].wrapping_add(u32::from(*byte) << (n % 4 * 8));
         }
-    };
-    let whole = bytes.chunks_exact(12);
-    // The lowest byte of the last word is left out there, as the length is in it already.
-    let rest = whole.remainder();
-    for chunk in whole {
-        add(&mut words, chunk, 0);
-        let [a, b, c] = &mut words;
-        for (turn, left) in [4, 6, 8, 16, 19, 4].into_iter().enumerate() {
-            let (x, y, z) = match turn % 3 {
-                0 => (&mut *a, &mut *c, &mut *b),
-                1 => (&mut *b, &mut *a, &mut *c),
-                _ => (&mut *c, &mut *b, &mut *a),
-            };
-            *x = x.wrapping_sub(*y) ^ y.rotate_left(left);
-            *y = y.wrapping_add(*z);
+        for (to, from, raised_by, left) in MIX {
+            words[to] = words[to].wrapping_sub(words[from]) ^ words[from].rotate_left(left);
+            words[from] = words[from].wrapping_add(words[raised_by]);
         }
     }
-    add(&mut words, rest, 1);
-    let [a, b, c] = &mut words;
-    for (turn, left) in [14, 11, 25, 16, 4, 14, 24].into_iter().enumerate() {
-        let (x, y) = match turn % 3 {
-            0 => (&mut *c, &*b),
-            1 => (&mut *a, &*c),
-            _ => (&mut *b, &*a),
-        };
-        *x = (*x ^ *y).wrapping_sub(y.rotate_left(left));
+    for (n, byte) in rest.iter().enumerate() {
+        // The lowest byte of the last word is left out: the length is in it already.
+        let place = if n < 8 { n } else { n + 1 };
+        words[place / 4] = words[place / 4].wrapping_add(u32::from(*byte) << (place % 4 * 8));
+    }
+    for (to, from, left) in LAST_MIX {
+        words[to] = (words[to] ^ words[from]).wrapping_sub(words[from].rotate_left(left));
     }
     words[2].cast_signed()
 }
