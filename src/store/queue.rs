@@ -201,7 +201,8 @@ impl Queue {
     fn set(&self, state: &mut State, kind: Kind, roles: Roles) -> Option<Vec<Request>> {
         let State { lines, writing, places, under_way, waiting, .. } = state;
         // Half of the lanes of this sort.
-        let share = self.lanes.iter().filter(|lane| lane.0 == roles).count().div_ceil(2);
+        let share =
+            (!under_way.is_empty()).then(|| self.lanes.iter().filter(|lane| lane.0 == roles).count().div_ceil(2));
         let Line { requests, turns } = &mut lines[kind as usize];
         let is_single = kind == Kind::Patient;
         let (mut set, mut rows) = (Vec::new(), 0);
@@ -213,10 +214,10 @@ impl Queue {
             let is_busy = kind.writes() && writing.contains(&owner);
             let is_other = self.single_owner && set.first().is_some_and(|first: &Request| *first.owner() != owner);
             let queue = requests.get_mut(&owner).expect("who has a turn has a request");
-            let is_crowded = !under_way.is_empty()
-                && places
-                    .of(owner.id())
-                    .is_some_and(|at| under_way.get(&(roles, at)).is_some_and(|sets| *sets >= share));
+            let is_crowded = share.is_some_and(|share| {
+                let sets = places.of(owner.id()).and_then(|machine| under_way.get(&(roles, machine)));
+                sets.is_some_and(|sets| *sets >= share)
+            });
             if is_crowded {
                 // They are not to take the room of others who wait, for as long as the machine hangs.
                 while let Some(late) = queue.pop_front_if(|request| self.is_late(request)) {
