@@ -16,6 +16,11 @@ faults:
     python3 tests/faults/crashes.py --server target/release/taskpact
     python3 tests/faults/hostile.py --server target/release/taskpact
 
+# Kill and freeze a worker of a Citus cluster; needs Citus (docs/RELIABILITY.md)
+citus:
+    cargo build --release
+    python3 tests/faults/citus.py --server target/release/taskpact
+
 # Fuzz what reads requests, tokens and settings, for so many seconds each; needs cargo-fuzz
 fuzz seconds="60":
     cd fuzz && for target in requests tokens settings; do \

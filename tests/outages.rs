@@ -267,3 +267,87 @@ async fn a_database_that_can_not_hold_every_title_is_refused() {
     let said = complaint(here.path(), &[], &environment, 1);
     assert!(said.contains("its encoding is SQL_ASCII") && said.contains("encoding 'UTF8'"), "{said}");
 }
+
+/// Makes a PostgreSQL keep account of two machines as Citus does, one of which hangs while somebody has the lock 1: whatever is
+/// about a user there ends when that is given back.
+const TWO_MACHINES: &str = "
+    create table pg_dist_shard (logicalrelid regclass, shardid int8, shardmaxvalue text);
+    create table pg_dist_placement (shardid int8, groupid int4);
+    insert into pg_dist_shard values ('users', 1, '-1'), ('users', 2, '2147483647');
+    insert into pg_dist_placement values (1, 1), (2, 2);
+    grant select on pg_dist_shard, pg_dist_placement to app;
+    create function answers(id text) returns bool language plpgsql as $$ begin
+        while hashtext(id) < 0 and not pg_try_advisory_xact_lock_shared(1) loop
+            perform pg_sleep(0.02);
+        end loop;
+        return true;
+    end $$;
+    alter table users enable row level security, force row level security;
+    alter table tasks enable row level security, force row level security;
+    create policy machine on users using (answers(id));
+    create policy machine on tasks using (answers(user_id));
+";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_that_hangs_keeps_nobody_elses_users_waiting() {
+    let here = tempdir().unwrap();
+    let Some(database) = private(|_| {}, &[]) else { return };
+    let url = database.url("postgres");
+    execute(&url, "create role app login; grant create on schema public to app").await;
+    // Whoever may do everything would not be kept waiting.
+    let of_app = url.replace("taskpact@", "app@");
+    let server = Server::on(here.path(), &of_app, &[("TASKPACT_DATABASE__SETS", "owner")]);
+    let mut operator = PgConnection::connect(&url).await.unwrap();
+    sqlx::raw_sql(TWO_MACHINES).execute(&mut operator).await.unwrap();
+    let ask = "select array(select id from (select 'user-' || n as id from generate_series(1, 500) n) u \
+               where hashtext(id) < 0 limit 14), \
+               array(select id from (select 'user-' || n as id from generate_series(1, 500) n) u where hashtext(id) >= 0)";
+    let (hung, others): (Vec<String>, Vec<String>) = sqlx::query_as(ask).fetch_one(&mut operator).await.unwrap();
+    let mut others = others.iter().map(|id| server.user(id));
+    let others_at_work: Vec<_> = others.by_ref().take(4).collect();
+    let hung: Vec<_> = hung.iter().map(|id| server.user(id)).collect();
+    for user in hung.iter().chain(&others_at_work) {
+        user.create("t").await;
+    }
+
+    sqlx::raw_sql("select pg_advisory_lock(1)").execute(&mut operator).await.unwrap();
+    let stop = Arc::new(AtomicBool::new(false));
+    let mut clients = Vec::new();
+    for user in hung.iter().flat_map(|user| [user, user]) {
+        for reads in [true, false] {
+            let (user, stop) = (user.clone(), Arc::clone(&stop));
+            clients.push(tokio::spawn(async move {
+                while !stop.load(Relaxed) {
+                    let reply = if reads { user.list("").await } else { user.post(json!({"title": "t"})).await };
+                    assert!([200, 201, 503].contains(&reply.status.as_u16()), "{reply:?}");
+                }
+            }));
+        }
+    }
+    sleep(Duration::from_millis(300)).await;
+    let started = Instant::now();
+    // Longer than it takes until a statement is given up.
+    while started.elapsed() < Duration::from_secs(8) {
+        let asked = Instant::now();
+        for user in &others_at_work {
+            let task = user.create("t").await;
+            user.toggle(task["id"].as_str().unwrap()).await.is(200);
+            user.list("").await.is(200);
+        }
+        // Somebody who had no task before.
+        others.next().unwrap().create("t").await;
+        let ready = others_at_work[0].call(Method::GET, "/health/ready").send().await;
+        assert_eq!(ready.status, 200);
+        assert!(asked.elapsed() < Duration::from_secs(2), "{:?}", asked.elapsed());
+        sleep(Duration::from_millis(100)).await;
+    }
+
+    sqlx::raw_sql("select pg_advisory_unlock(1)").execute(&mut operator).await.unwrap();
+    stop.store(true, Relaxed);
+    for client in clients {
+        client.await.unwrap();
+    }
+    for user in &hung {
+        user.create("t").await;
+    }
+}

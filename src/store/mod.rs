@@ -31,10 +31,13 @@ use crate::{
 
 mod connections;
 mod file;
+mod functions;
 mod idempotency;
+mod measured;
 mod migrations;
 mod pages;
 mod person;
+mod places;
 mod pooler;
 mod postgres;
 mod queue;
@@ -115,12 +118,13 @@ impl Store {
         let mut tasks = JoinSet::new();
         let queue = match (&upkeep.pooler, &upkeep.sessions, &upkeep.file) {
             (Some(check), Some(sessions), _) => {
-                let queue = Queue::new(postgres::lanes(connections), single_owner);
-                Postgres::new(Arc::clone(sessions), Arc::clone(check), Arc::clone(&queue), patience).start(&mut tasks);
+                let queue = Queue::new(postgres::lanes(connections, single_owner), single_owner, patience);
+                Postgres::new(Arc::clone(sessions), Arc::clone(check), Arc::clone(&queue), patience, settings.sets)
+                    .start(&mut tasks);
                 queue
             }
             (_, _, Some(file)) => {
-                let queue = Queue::new(sqlite::lanes(connections), single_owner);
+                let queue = Queue::new(sqlite::lanes(connections), single_owner, patience);
                 Sqlite::new(Arc::clone(file), Arc::clone(&queue), patience).start(&mut tasks);
                 queue
             }
@@ -147,12 +151,12 @@ impl Store {
 
     /// Registers what is measured.
     pub fn register(&self, registry: &mut Registry) {
-        self.lanes.queue.register(registry);
+        self.lanes.queue.measured.register(registry);
     }
 
     /// Looks at what is measured when somebody asks.
     pub fn measure(&self) {
-        self.lanes.queue.measure();
+        self.lanes.queue.measured.wait(self.lanes.queue.waiting());
     }
 
     /// `owner`'s tasks.

@@ -16,7 +16,7 @@ use std::{
 use chrono::{DateTime, Utc};
 use futures_util::FutureExt;
 use sqlx::{
-    Arguments, ConnectOptions, Connection, Error as SqlxError, PgConnection, Row,
+    Arguments, AssertSqlSafe, ConnectOptions, Connection, Error as SqlxError, PgConnection, Row,
     postgres::{PgArguments, PgConnectOptions, PgDatabaseError, PgRow},
 };
 use tokio::{
@@ -26,8 +26,10 @@ use tokio::{
 use uuid::Uuid;
 
 use super::{
+    functions,
     idempotency::IdempotentRequest,
     is_lost,
+    places::Places,
     pooler::{self, PoolerCheck},
     queue::{Queue, Roles},
     request::{Change, Create, Get, Kind, List, Listed, Outcome, Page, Remove, Request, cause, unavailable},
@@ -36,7 +38,7 @@ use super::{
 };
 use crate::{
     auth::Owner,
-    config,
+    config::{self, Sets},
     problem::{Cause, Fault},
     task::{Description, ExpectedVersion, Task, TaskId, Title},
 };
@@ -54,6 +56,8 @@ const CONNECT_PAUSE: Duration = Duration::from_millis(50);
 const FIRST_NEW_PLANS: u64 = 64;
 /// After what time a request is tried again whose task somebody else has locked.
 const LOCKED_PAUSE: Duration = Duration::from_millis(20);
+/// How often it is asked on which machines the owners are: they move seldom.
+const PLACES_AGE: Duration = Duration::from_mins(1);
 /// How often a request that waits for locks is tried, if it loses against others.
 const MAX_ATTEMPTS: usize = 4;
 /// No id is greater.
@@ -71,7 +75,9 @@ pub(super) fn options(settings: &config::Database) -> Result<PgConnectOptions, S
 
 /// What the lanes are for, by how many there are. Reads never wait behind writes, nor these behind those that wait for locks,
 /// if there are lanes enough. More lanes make smaller sets, which cost the database more.
-pub(super) fn lanes(connections: usize) -> Vec<Roles> {
+///
+/// Where a set has one owner, and a machine that hangs may hold half of the lanes of a sort, each sort has a third.
+pub(super) fn lanes(connections: usize, single_owner: bool) -> Vec<Roles> {
     let all = Roles::of(|_| true);
     let reads = Roles::of(|kind| !kind.writes());
     let sets = Roles::of(|kind| kind.writes() && kind != Kind::Patient);
@@ -80,6 +86,10 @@ pub(super) fn lanes(connections: usize) -> Vec<Roles> {
         0 | 1 => vec![all],
         2 => vec![reads, Roles::of(Kind::writes)],
         3 => vec![reads, sets, patient],
+        count if single_owner => {
+            let third = count / 3;
+            [vec![reads; count - 2 * third], vec![sets; third], vec![patient; third]].concat()
+        }
         count => {
             let waiters = (count / 6).max(1);
             let readers = (count - waiters) * 2 / 5;
@@ -95,6 +105,10 @@ pub(super) struct Postgres {
     queue: Arc<Queue>,
     /// How long a request waits for its turn.
     patience: Duration,
+    sets: Sets,
+    texts: &'static Texts,
+    /// When it was asked on which machines the owners are.
+    placed: Mutex<Option<Instant>>,
     /// Why there was no connection, the last time that one was wanted.
     outage: Mutex<Option<Cause>>,
 }
@@ -106,6 +120,9 @@ struct Link {
     used: Option<Instant>,
     /// How many sets it has served.
     sets: u64,
+    /// Whether the last statement was given up by the session. Usually it goes on then. On Citus it may hang: it waits for the machine
+    /// that does not answer to take the statement back.
+    was_cancelled: bool,
 }
 
 /// Why a statement failed.
@@ -140,23 +157,44 @@ struct Texts {
     remove: [String; 2],
 }
 
-static TEXTS: LazyLock<Texts> = LazyLock::new(|| {
-    let both = |text: fn(Waits, bool) -> String| {
-        [Waits::No, Waits::ForOwner].map(|waits| [false, true].map(|has_keys| text(waits, has_keys)))
-    };
-    Texts {
-        get: statements::get(),
-        list: ["", "and t.completed_at is null", "and t.completed_at is not null"].map(statements::list),
-        create: both(statements::create),
-        create_one: statements::create_one(),
-        change: both(statements::change),
-        remove: [Waits::No, Waits::ForOwner].map(statements::remove),
+/// By whose requests a set has.
+static TEXTS: LazyLock<[Texts; 2]> = LazyLock::new(|| [Sets::All, Sets::Owner].map(Texts::new));
+
+impl Texts {
+    fn new(sets: Sets) -> Self {
+        let both = |text: fn(Waits, bool, Sets) -> String| {
+            [Waits::No, Waits::ForOwner].map(|waits| [false, true].map(|has_keys| text(waits, has_keys, sets)))
+        };
+        Self {
+            get: statements::get(sets),
+            list: ["", "and t.completed_at is null", "and t.completed_at is not null"]
+                .map(|of_status| statements::list(of_status, sets)),
+            create: both(statements::create),
+            create_one: statements::create_one(),
+            change: both(statements::change),
+            remove: [Waits::No, Waits::ForOwner].map(|waits| statements::remove(waits, sets)),
+        }
     }
-});
+}
 
 impl Postgres {
-    pub(super) fn new(sessions: Arc<Sessions>, check: Arc<PoolerCheck>, queue: Arc<Queue>, patience: Duration) -> Self {
-        Self { sessions, check, queue, patience, outage: Mutex::default() }
+    pub(super) fn new(
+        sessions: Arc<Sessions>,
+        check: Arc<PoolerCheck>,
+        queue: Arc<Queue>,
+        patience: Duration,
+        sets: Sets,
+    ) -> Self {
+        Self {
+            sessions,
+            check,
+            queue,
+            patience,
+            sets,
+            texts: &TEXTS[sets as usize],
+            placed: Mutex::default(),
+            outage: Mutex::default(),
+        }
     }
 
     /// Starts the lanes. They end when the queue is closed.
@@ -190,8 +228,16 @@ impl Postgres {
                     }
                 }
             }
+            if std::mem::take(&mut link.was_cancelled)
+                && let Some(connection) = link.connection.as_mut()
+                && !matches!(timeout(TRIAL_TIMEOUT, connection.ping()).await, Ok(Ok(())))
+            {
+                // The next set, which may be somebody else's, would wait for it.
+                link.connection = None;
+            }
             link.used = Some(Instant::now());
             Self::plan_anew(&mut link).await;
+            self.find_places(&mut link).await;
         }
         if let Some(connection) = link.connection {
             // Whether it ends well is of no interest any more.
@@ -211,6 +257,28 @@ impl Postgres {
         }
     }
 
+    /// Finds out on which machines the owners are, if it is time to.
+    async fn find_places(&self, link: &mut Link) {
+        let is_time = || {
+            let mut placed = self.placed.lock().expect("nothing panics with it");
+            let is_time = placed.is_none_or(|at| at.elapsed() > PLACES_AGE);
+            if is_time {
+                *placed = Some(Instant::now());
+            }
+            is_time
+        };
+        if self.sets == Sets::Owner
+            && let Some(connection) = link.connection.as_mut()
+            && is_time()
+        {
+            match timeout(TRIAL_TIMEOUT, Places::ask(connection)).await {
+                Ok(Ok(places)) => self.queue.set_places(places),
+                // Those that are known will do.
+                Ok(Err(_)) | Err(_) => link.connection = None,
+            }
+        }
+    }
+
     fn why_late(&self) -> Cause {
         let outage = self.outage.lock().expect("nothing panics with it").clone();
         outage.unwrap_or_else(|| cause("the database is too busy"))
@@ -222,7 +290,11 @@ impl Postgres {
         while link.connection.is_none() {
             let connecting = async {
                 self.check.ensure(pooler::CHECK_AGE).await?;
-                self.sessions.begin().await
+                let mut connection = self.sessions.begin().await?;
+                if self.sets == Sets::Owner {
+                    sqlx::raw_sql(AssertSqlSafe(functions::definitions())).execute(&mut connection).await?;
+                }
+                Ok(connection)
             };
             let late = || Err(SqlxError::Io(std::io::ErrorKind::TimedOut.into()));
             match timeout(self.patience, connecting).await.unwrap_or_else(|_| late()) {
@@ -256,7 +328,10 @@ impl Postgres {
         let failed = match timeout(limit, sqlx::query_with(text, arguments).fetch_all(connection)).await {
             Ok(Ok(rows)) => return Ok(rows),
             // The session's own limit.
-            Ok(Err(error)) if code(&error) == CANCELLED => return Err(Failed::Lost(Arc::new(error))),
+            Ok(Err(error)) if code(&error) == CANCELLED => {
+                link.was_cancelled = true;
+                return Err(Failed::Lost(Arc::new(error)));
+            }
             Ok(Err(error)) if is_undone_with_connection(&error) => Failed::NotDone(Arc::new(error)),
             Ok(Err(error)) if is_lost(&error) => Failed::Lost(Arc::new(error)),
             // It leads to a standby, and would for ever.
@@ -298,9 +373,9 @@ impl Postgres {
             let lists = requests.iter().filter_map(Request::as_list);
             let outcome = match kind {
                 Kind::Get => self.get(link, requests.iter().filter_map(Request::as_get)).await,
-                Kind::ListAll => self.list(link, &TEXTS.list[0], lists).await,
-                Kind::ListPending => self.list(link, &TEXTS.list[1], lists).await,
-                Kind::ListCompleted => self.list(link, &TEXTS.list[2], lists).await,
+                Kind::ListAll => self.list(link, &self.texts.list[0], lists).await,
+                Kind::ListPending => self.list(link, &self.texts.list[1], lists).await,
+                Kind::ListCompleted => self.list(link, &self.texts.list[2], lists).await,
                 Kind::Create | Kind::Change | Kind::Remove | Kind::Patient => Err(undecodable("it does not read")),
             };
             match outcome {
@@ -326,7 +401,7 @@ impl Postgres {
             all.add(&ids)
         });
         let mut found: Vec<Option<Task>> = vec![None; ids.len()];
-        for row in self.run(link, &TEXTS.get, arguments, SET_TIMEOUT).await? {
+        for row in self.run(link, &self.texts.get, arguments, SET_TIMEOUT).await? {
             let n = place(&row, found.len())?;
             let task = task(&row, 1)?;
             // Of the owner and the id that were asked for, or of nobody.
@@ -482,7 +557,7 @@ impl Postgres {
         let all: Vec<&Create> = requests.iter().filter_map(Request::as_create).collect();
         let has_keys = have_keys(requests);
         let time = |at| DateTime::<Utc>::from(at);
-        if let ([create], false, Waits::No) = (&all[..], has_keys, waits) {
+        if let ([create], false, Waits::No, Sets::All) = (&all[..], has_keys, waits, self.sets) {
             let task = &create.work.task;
             let arguments = arguments(|to| {
                 to.add(create.owner.id())?;
@@ -492,7 +567,7 @@ impl Postgres {
                 to.add(task.completed_at.map(time))?;
                 to.add(time(task.created_at))
             });
-            return self.created(link, &TEXTS.create_one, arguments, waits, &all).await;
+            return self.created(link, &self.texts.create_one, arguments, waits, &all).await;
         }
         let arguments = arguments(|to| {
             to.add(owners(requests))?;
@@ -508,7 +583,7 @@ impl Postgres {
             }
             Ok(())
         });
-        self.created(link, &TEXTS.create[waits as usize][usize::from(has_keys)], arguments, waits, &all).await
+        self.created(link, &self.texts.create[waits as usize][usize::from(has_keys)], arguments, waits, &all).await
     }
 
     /// Runs a statement that creates tasks, and reads what each request came to.
@@ -546,7 +621,7 @@ impl Postgres {
             to.add(column(&all, |change| DateTime::<Utc>::from(change.work.at)))?;
             if has_keys { add_keys(to, requests) } else { Ok(()) }
         });
-        let text = &TEXTS.change[waits as usize][usize::from(has_keys)];
+        let text = &self.texts.change[waits as usize][usize::from(has_keys)];
         self.verdicts(link, text, arguments, waits, all.len(), |row, n| {
             let change = all[n];
             decided(row, &change.owner, change.work.id, |row| task(row, 2).map(Verdict::Task))
@@ -561,7 +636,7 @@ impl Postgres {
             to.add(column(&all, |remove| remove.work.id.0))?;
             to.add(column(&all, |remove| expected(&remove.work.expected)))
         });
-        self.verdicts(link, &TEXTS.remove[waits as usize], arguments, waits, all.len(), |row, n| {
+        self.verdicts(link, &self.texts.remove[waits as usize], arguments, waits, all.len(), |row, n| {
             let remove = all[n];
             decided(row, &remove.owner, remove.work.id, |_| Ok(Verdict::Done))
         })

@@ -7,24 +7,24 @@
 //! What it guarantees: a set holds requests of one kind. Owners take turns, request by request, so that nobody gets ahead by
 //! asking more. While a set that writes is under way, no other has requests of the same owners: one server's writes for
 //! one owner are in the order in which they are taken, and never wait for each other in the database.
+//!
+//! Where owners are on different machines (`places.rs`), the sets for one machine hold half of the lanes of each sort at most: one
+//! that hangs keeps nobody else's owners waiting, however many of its own ask.
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{HashMap, HashSet, VecDeque, hash_map::Entry},
     sync::{Arc, Mutex, MutexGuard},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
-use prometheus_client::{
-    metrics::{family::Family, gauge::Gauge, histogram::Histogram},
-    registry::{Registry, Unit},
-};
 use tokio::{sync::Notify, task::yield_now};
 
-use super::request::{Kind, Request, Subject};
-use crate::{
-    auth::Owner,
-    telemetry::{Label, durations},
+use super::{
+    measured::Measured,
+    places::Places,
+    request::{Kind, Request, Subject, cause},
 };
+use crate::{auth::Owner, problem::Fault};
 
 /// The most requests that one set has.
 const MAX_SET: usize = 64;
@@ -34,7 +34,7 @@ const MAX_ROWS: usize = 1024;
 const MAX_WAITING: usize = 10_000;
 
 /// The kinds of requests that a lane takes, a bit for each.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Roles(u16);
 
 impl Roles {
@@ -58,28 +58,9 @@ pub(super) struct Queue {
     lanes: Vec<(Roles, Notify)>,
     /// Whether a set has requests of one owner only.
     single_owner: bool,
-    measured: Measured,
-}
-
-/// What is measured of sets, apart for those that read and those that write.
-#[derive(Debug)]
-struct Measured {
-    waits: Family<Label, Histogram>,
-    work: Family<Label, Histogram>,
-    sizes: Family<Label, Histogram>,
-    waiting: Gauge,
-}
-
-impl Default for Measured {
-    fn default() -> Self {
-        let sizes = || Histogram::new([1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0]);
-        Self {
-            waits: Family::new_with_constructor(durations),
-            work: Family::new_with_constructor(durations),
-            sizes: Family::new_with_constructor(sizes),
-            waiting: Gauge::default(),
-        }
-    }
+    /// How long a request waits for its turn.
+    patience: Duration,
+    pub(super) measured: Measured,
 }
 
 #[derive(Debug, Default)]
@@ -87,6 +68,9 @@ struct State {
     lines: [Line; Kind::ALL.len()],
     /// The owners of whom writes are under way.
     writing: HashSet<Owner>,
+    places: Places,
+    /// How many sets are under way for each machine, by the sort of the lanes that serve them.
+    under_way: HashMap<(Roles, i32), usize>,
     /// The lanes that wait for work.
     idle: Vec<usize>,
     waiting: usize,
@@ -110,29 +94,25 @@ pub(super) struct Taken {
     pub(super) kind: Kind,
     pub(super) requests: Vec<Request>,
     writers: Vec<Owner>,
+    /// The sort of the lane that has it, and the machine that it is for.
+    place: Option<(Roles, i32)>,
     since: Instant,
 }
 
 impl Queue {
-    pub(super) fn new(lanes: impl IntoIterator<Item = Roles>, single_owner: bool) -> Arc<Self> {
+    pub(super) fn new(lanes: impl IntoIterator<Item = Roles>, single_owner: bool, patience: Duration) -> Arc<Self> {
         let lanes = lanes.into_iter().map(|roles| (roles, Notify::new())).collect();
-        Arc::new(Self { state: Mutex::default(), lanes, single_owner, measured: Measured::default() })
+        Arc::new(Self { state: Mutex::default(), lanes, single_owner, patience, measured: Measured::default() })
     }
 
-    /// Registers what is measured.
-    pub(super) fn register(&self, registry: &mut Registry) {
-        let Measured { waits, work, sizes, waiting } = &self.measured;
-        let help = "The time that a request waits for its turn at the database";
-        registry.register_with_unit("database_wait", help, Unit::Seconds, waits.clone());
-        let help = "The time that a set of requests takes at the database";
-        registry.register_with_unit("database_work", help, Unit::Seconds, work.clone());
-        registry.register("database_set_size", "Requests that travel to the database together", sizes.clone());
-        registry.register("database_waiting", "Requests that wait for their turn at the database", waiting.clone());
+    /// Says on which machines the owners are.
+    pub(super) fn set_places(&self, places: Places) {
+        self.state().places = places;
     }
 
-    /// Looks at what is measured when somebody asks.
-    pub(super) fn measure(&self) {
-        self.measured.waiting.set(i64::try_from(self.state().waiting).unwrap_or(i64::MAX));
+    /// How many requests wait.
+    pub(super) fn waiting(&self) -> usize {
+        self.state().waiting
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -201,7 +181,7 @@ impl Queue {
         let (kind, requests) = (0..kinds)
             .map(|step| Kind::ALL[(turn + step) % kinds])
             .filter(|kind| roles.has(*kind))
-            .find_map(|kind| state.set(kind, self.single_owner).map(|set| (kind, set)))?;
+            .find_map(|kind| self.set(state, kind, roles).map(|set| (kind, set)))?;
         state.turn = (kind as usize + 1) % kinds;
         state.waiting -= requests.len();
         let mut writers: Vec<Owner> = Vec::new();
@@ -212,18 +192,81 @@ impl Queue {
                 }
             }
         }
+        let machine =
+            requests.first().filter(|_| self.single_owner).and_then(|first| state.places.of(first.owner().id()));
+        let place = machine.map(|machine| (roles, machine));
+        if let Some(place) = place {
+            *state.under_way.entry(place).or_default() += 1;
+        }
         // What did not fit in is for another lane.
         if !state.lines[kind as usize].turns.is_empty() {
             self.wake(state, kind);
         }
-        let since = Instant::now();
-        let waits = self.measured.waits.get_or_create_owned(&kind.label());
-        for request in &requests {
-            waits.observe(since.saturating_duration_since(request.since()).as_secs_f64());
+        let since = self.measured.taken(kind, &requests);
+        Some(Taken { queue: Arc::clone(self), kind, requests, writers, place, since })
+    }
+
+    /// A set of this kind, if there are requests that may be served now.
+    fn set(&self, state: &mut State, kind: Kind, roles: Roles) -> Option<Vec<Request>> {
+        let State { lines, writing, places, under_way, waiting, .. } = state;
+        // Half of the lanes of this sort.
+        let share =
+            (!under_way.is_empty()).then(|| self.lanes.iter().filter(|lane| lane.0 == roles).count().div_ceil(2));
+        let Line { requests, turns } = &mut lines[kind as usize];
+        let is_single = kind == Kind::Patient;
+        let (mut set, mut rows) = (Vec::new(), 0);
+        let mut subjects: HashSet<(Owner, Subject)> = HashSet::new();
+        let mut passed_over = Vec::new();
+        while set.len() < if is_single { 1 } else { MAX_SET }
+            && let Some(owner) = turns.pop_front()
+        {
+            let is_busy = kind.writes() && writing.contains(&owner);
+            let is_other = self.single_owner && set.first().is_some_and(|first: &Request| *first.owner() != owner);
+            let queue = requests.get_mut(&owner).expect("who has a turn has a request");
+            let is_crowded = share.is_some_and(|share| {
+                let sets = places.of(owner.id()).and_then(|machine| under_way.get(&(roles, machine)));
+                sets.is_some_and(|sets| *sets >= share)
+            });
+            if is_crowded {
+                // They are not to take the room of others who wait, for as long as the machine hangs.
+                while let Some(late) = queue.pop_front_if(|request| self.is_late(request)) {
+                    *waiting -= 1;
+                    late.fail(Fault::Unavailable(cause("too many requests wait for this part of the database")));
+                }
+                if queue.is_empty() {
+                    requests.remove(&owner);
+                } else {
+                    passed_over.push(owner);
+                }
+                continue;
+            }
+            let next = queue.front().expect("who has a turn has a request");
+            let asks_about: Vec<_> = next.subjects().into_iter().flatten().map(|one| (owner.clone(), one)).collect();
+            let is_taken = asks_about.iter().any(|subject| subjects.contains(subject));
+            let is_too_much = !set.is_empty() && rows + next.weight() > MAX_ROWS;
+            if is_busy || is_other || is_taken || is_too_much {
+                passed_over.push(owner);
+                continue;
+            }
+            subjects.extend(asks_about);
+            rows += next.weight();
+            set.extend(queue.pop_front());
+            if queue.is_empty() {
+                requests.remove(&owner);
+            } else {
+                turns.push_back(owner);
+            }
         }
-        #[expect(clippy::cast_precision_loss, reason = "a set is small")]
-        self.measured.sizes.get_or_create_owned(&kind.label()).observe(requests.len() as f64);
-        Some(Taken { queue: Arc::clone(self), kind, requests, writers, since })
+        // They keep their turns.
+        for owner in passed_over.into_iter().rev() {
+            turns.push_front(owner);
+        }
+        (!set.is_empty()).then_some(set)
+    }
+
+    /// Whether nobody waits for it any more, or it has waited for as long as it may.
+    fn is_late(&self, request: &Request) -> bool {
+        request.is_abandoned() || request.since().elapsed() > self.patience
     }
 
     /// Whether nobody serves any more.
@@ -268,59 +311,28 @@ impl State {
             requests.insert(owner.clone(), VecDeque::from([request]));
         }
     }
-
-    /// A set of this kind, if there are requests that may be served now.
-    fn set(&mut self, kind: Kind, single_owner: bool) -> Option<Vec<Request>> {
-        let Self { lines, writing, .. } = self;
-        let Line { requests, turns } = &mut lines[kind as usize];
-        let is_single = kind == Kind::Patient;
-        let (mut set, mut rows) = (Vec::new(), 0);
-        let mut subjects: HashSet<(Owner, Subject)> = HashSet::new();
-        let mut passed_over = Vec::new();
-        while set.len() < if is_single { 1 } else { MAX_SET }
-            && let Some(owner) = turns.pop_front()
-        {
-            let is_busy = kind.writes() && writing.contains(&owner);
-            let is_other = single_owner && set.first().is_some_and(|first: &Request| *first.owner() != owner);
-            let queue = requests.get_mut(&owner).expect("who has a turn has a request");
-            let next = queue.front().expect("who has a turn has a request");
-            let asks_about: Vec<_> = next.subjects().into_iter().flatten().map(|one| (owner.clone(), one)).collect();
-            let is_taken = asks_about.iter().any(|subject| subjects.contains(subject));
-            let is_too_much = !set.is_empty() && rows + next.weight() > MAX_ROWS;
-            if is_busy || is_other || is_taken || is_too_much {
-                passed_over.push(owner);
-                continue;
-            }
-            subjects.extend(asks_about);
-            rows += next.weight();
-            set.extend(queue.pop_front());
-            if queue.is_empty() {
-                requests.remove(&owner);
-            } else {
-                turns.push_back(owner);
-            }
-        }
-        // They keep their turns.
-        for owner in passed_over.into_iter().rev() {
-            turns.push_front(owner);
-        }
-        (!set.is_empty()).then_some(set)
-    }
 }
 
 impl Drop for Taken {
     fn drop(&mut self) {
-        let work = self.queue.measured.work.get_or_create_owned(&self.kind.label());
-        work.observe(self.since.elapsed().as_secs_f64());
-        if self.writers.is_empty() {
+        self.queue.measured.done(self.kind, self.since);
+        if self.writers.is_empty() && self.place.is_none() {
             return;
         }
         let mut state = self.queue.state();
+        if let Some(place) = self.place
+            && let Entry::Occupied(mut sets) = state.under_way.entry(place)
+        {
+            *sets.get_mut() -= 1;
+            if *sets.get() == 0 {
+                sets.remove();
+            }
+        }
         for owner in self.writers.drain(..) {
             state.writing.remove(&owner);
         }
-        // Somebody may have waited for these owners.
-        for kind in Kind::ALL.into_iter().filter(|kind| kind.writes()) {
+        // Somebody may have waited for these owners, or for their machine.
+        for kind in Kind::ALL.into_iter().filter(|kind| kind.writes() || self.place.is_some()) {
             if !state.lines[kind as usize].turns.is_empty() {
                 self.queue.wake(&mut state, kind);
             }
@@ -330,8 +342,6 @@ impl Drop for Taken {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use poem_openapi::types::MaybeUndefined;
     use tokio::sync::oneshot;
 
@@ -359,7 +369,7 @@ mod tests {
 
     /// A queue before one lane that takes everything.
     fn queue(single_owner: bool) -> Arc<Queue> {
-        Queue::new([Roles::of(|_| true)], single_owner)
+        Queue::new([Roles::of(|_| true)], single_owner, Duration::from_secs(3))
     }
 
     fn get(queue: &Queue, owner: &Owner) -> oneshot::Receiver<Result<Task, Fault>> {
@@ -452,5 +462,35 @@ mod tests {
         }
         assert!(matches!(get(&queue, &ann).await.unwrap(), Err(Fault::Unavailable(_))));
         assert!(queue.take(0).await.is_none());
+    }
+
+    #[tokio::test]
+    async fn one_machine_has_half_of_the_lanes_and_what_waits_for_it_too_long_is_refused() {
+        // Which of two machines an owner is on is tried in `places.rs`.
+        let (mut near, mut far) = (Vec::new(), Vec::new());
+        let places = || Places::new(vec![(-1, 1), (i32::MAX, 2)]);
+        for owner in owners::<20>().await {
+            let is_near = places().of(owner.id()) == Some(1);
+            if is_near { &mut near } else { &mut far }.push(owner);
+        }
+        let queue = Queue::new([Roles::of(|_| true); 4], true, Duration::from_millis(50));
+        queue.set_places(places());
+        let mut waiting: Vec<_> = near[..4].iter().map(|owner| get(&queue, owner)).collect();
+        let [first, second] = [0, 1].map(|lane| queue.try_take(lane).unwrap());
+        assert!(queue.try_take(2).is_none(), "that would be more than half");
+        let _answers: Vec<_> = far[..3].iter().map(|owner| get(&queue, owner)).collect();
+        let others = [2, 3].map(|lane| queue.try_take(lane).unwrap());
+        assert!(others.iter().all(|taken| places().of(of(taken)[0]) == Some(2)));
+        drop(others);
+
+        drop(first);
+        let third = queue.try_take(0).unwrap();
+        assert_eq!(of(&third), [near[2].id()]);
+        tokio::time::sleep(Duration::from_millis(60)).await;
+        assert!(queue.try_take(1).is_none_or(|taken| places().of(of(&taken)[0]) == Some(2)));
+        assert!(matches!(waiting.pop().unwrap().try_recv(), Ok(Err(Fault::Unavailable(_)))));
+        drop((second, third));
+        let _answer = get(&queue, &near[3]);
+        assert_eq!(of(&queue.try_take(0).unwrap()), [near[3].id()], "as if nothing had been");
     }
 }

@@ -10,6 +10,13 @@
 //! The statements that write lock the owners' rows first, in order of their ids, so that sets can't deadlock and revisions
 //! are in the order of the commits. What somebody else has locked is left out (`skip locked`): it delays only its own
 //! request, which is then tried alone, by a statement that waits for the owner. None waits for a task while it has the owner.
+//!
+//! Where a set has one owner only ([`Sets::Owner`]), each table is narrowed to that one by a constant as well: an engine that keeps
+//! owners on different machines (Citus) finds the machine by it, and hands the statement over as a whole. It does not hand over a
+//! statement that inserts into one table beside others; these are functions, in `functions.rs`.
+
+use super::functions;
+use crate::config::Sets;
 
 /// The columns of a task, in the order in which they are read.
 pub(super) const COLUMN_COUNT: usize = 8;
@@ -26,46 +33,54 @@ pub(super) enum Waits {
 
 /// How long a statement for a set may wait for a lock that it can't leave out, in milliseconds: a key that somebody writes
 /// by hand.
-const SET_LOCK_TIMEOUT_MS: u64 = 100;
+pub(super) const SET_LOCK_TIMEOUT_MS: u64 = 100;
+
+/// The condition that narrows a table to the owner of the set, if it has only one; `column` is where the table has the owner.
+fn mine(sets: Sets, column: &str) -> String {
+    if sets == Sets::Owner { format!(" and {column} = ($1::text[])[1]") } else { String::new() }
+}
 
 fn columns(alias: &str) -> String {
     COLUMNS.split(", ").map(|column| format!("{alias}.{column}")).collect::<Vec<_>>().join(", ")
 }
 
 /// $1 owners, $2 ids.
-pub(super) fn get() -> String {
+pub(super) fn get(sets: Sets) -> String {
     format!(
         "select i.n, {} \
          from unnest((select $1::text[]), (select $2::uuid[])) with ordinality as i (user_id, id, n) \
-         cross join lateral (select {} from tasks t where t.user_id = i.user_id and t.id = i.id limit 1) t",
+         cross join lateral (select {} from tasks t where t.user_id = i.user_id and t.id = i.id{} limit 1) t",
         columns("t"),
-        columns("t")
+        columns("t"),
+        mine(sets, "t.user_id")
     )
 }
 
 /// $1 owners, $2 ids that the pages are below, $3 how many rows at most, $4 and $5 the revisions of the pages that are known.
 ///
 /// The page and its revision are of one snapshot. Of a page that is known there is the revision only.
-pub(super) fn list(of_status: &str) -> String {
+pub(super) fn list(of_status: &str, sets: Sets) -> String {
     format!(
         "select i.n, u.revision, {columns} \
          from unnest((select $1::text[]), (select $2::uuid[]), (select $3::int8[]), \
                      (select $4::int8[]), (select $5::int8[])) with ordinality \
               as i (user_id, below, most, callers, kept, n) \
-         left join lateral (select u.revision from users u where u.id = i.user_id limit 1) u on true \
+         left join lateral (select u.revision from users u where u.id = i.user_id{my_user} limit 1) u on true \
          left join lateral ( \
            select {of_tasks} from tasks t \
-           where t.user_id = i.user_id and t.id < i.below {of_status} \
+           where t.user_id = i.user_id and t.id < i.below {of_status}{my_tasks} \
              and i.callers is distinct from u.revision and i.kept is distinct from u.revision \
            order by t.id desc limit i.most \
          ) p on true",
         columns = columns("p"),
         of_tasks = columns("t"),
+        my_user = mine(sets, "u.id"),
+        my_tasks = mine(sets, "t.user_id"),
     )
 }
 
 /// The owners of the set, locked, in order of their ids.
-fn locked_owners(waits: Waits) -> String {
+fn locked_owners(waits: Waits, sets: Sets) -> String {
     let (how, timeout) = match waits {
         Waits::No => (" skip locked", SET_LOCK_TIMEOUT_MS),
         Waits::ForOwner => ("", super::LOCK_TIMEOUT_MS),
@@ -74,8 +89,9 @@ fn locked_owners(waits: Waits) -> String {
     format!(
         "owner as materialized ( \
            select u.id from users u, (select set_config('lock_timeout', '{timeout}', true)) limited \
-           where u.id = any ((select $1::text[])::text[]) order by u.id for no key update of u{how} \
-         )"
+           where u.id = any ((select $1::text[])::text[]){} order by u.id for no key update of u{how} \
+         )",
+        mine(sets, "u.id")
     )
 }
 
@@ -92,7 +108,10 @@ const STORED: &str = "stored as ( \
 ///
 /// A row for each request: the owner and the id of the task that was made; or the fingerprint and the answer that are stored;
 /// or neither, if the request was left out.
-pub(super) fn create(waits: Waits, has_keys: bool) -> String {
+pub(super) fn create(waits: Waits, has_keys: bool, sets: Sets) -> String {
+    if sets == Sets::Owner {
+        return functions::call_create(waits, has_keys);
+    }
     let (keys, key_names) = if has_keys {
         (", (select $7::text[]), (select $8::bytea[]), (select $9::text[])", ", key, fingerprint, answer")
     } else {
@@ -123,7 +142,7 @@ pub(super) fn create(waits: Waits, has_keys: bool) -> String {
                from (select user_id, count(*) as changes from fresh group by user_id) c \
                where u.id = c.user_id returning u.id, u.revision \
              )",
-            locked_owners(waits)
+            locked_owners(waits, sets)
         ),
         // One request, whose owner may have no row yet. Its first revision is the time: whoever is erased and comes again
         // does not come to the same revisions again.
@@ -187,24 +206,26 @@ pub(super) mod outcome {
 }
 
 /// The tasks of the set that are to be changed, locked. What is locked already is left out.
-fn targets(columns_of_input: &str, condition: &str) -> String {
+fn targets(columns_of_input: &str, condition: &str, sets: Sets) -> String {
     format!(
         "target as materialized ( \
            select i.n, i.expected{columns_of_input}, t.* \
-           from input i join owner o on o.id = i.user_id join tasks t on t.user_id = i.user_id and t.id = i.id \
+           from input i join owner o on o.id = i.user_id join tasks t on t.user_id = i.user_id and t.id = i.id{} \
            {condition} for update of t skip locked \
-         )"
+         )",
+        mine(sets, "t.user_id")
     )
 }
 
 const IS_EXPECTED: &str = "(expected is null or version = any (expected::int[]))";
 
-fn decided(done: &str, stored: &str) -> String {
+fn decided(done: &str, stored: &str, sets: Sets) -> String {
     use outcome::{DONE, LOCKED, MISMATCH, MISSING, STORED};
     format!(
         "(case when {stored} then {STORED} when {done} then {DONE} when g.n is not null then {MISMATCH} \
-          when not exists (select 1 from tasks x where x.user_id = i.user_id and x.id = i.id) then {MISSING} \
-          else {LOCKED} end)::int2"
+          when not exists (select 1 from tasks x where x.user_id = i.user_id and x.id = i.id{}) then {MISSING} \
+          else {LOCKED} end)::int2",
+        mine(sets, "x.user_id")
     )
 }
 
@@ -213,7 +234,10 @@ fn decided(done: &str, stored: &str) -> String {
 /// fingerprints.
 ///
 /// A row for each request: the [`outcome`], the task, the fingerprint and the answer.
-pub(super) fn change(waits: Waits, has_keys: bool) -> String {
+pub(super) fn change(waits: Waits, has_keys: bool, sets: Sets) -> String {
+    if has_keys && sets == Sets::Owner {
+        return functions::call_change(waits);
+    }
     let (keys, key_names) =
         if has_keys { (", (select $10::text[]), (select $11::bytea[])", ", key, fingerprint") } else { ("", "") };
     let (stored, not_stored, of_key, keyed, of_stored, join_stored, is_stored) = if has_keys {
@@ -262,36 +286,37 @@ pub(super) fn change(waits: Waits, has_keys: bool) -> String {
          ), bumped as ( \
            update users u set revision = u.revision + c.changes \
            from (select user_id, count(*) as changes from matched where changes group by user_id) c \
-           where u.id = c.user_id returning u.id, u.revision \
+           where u.id = c.user_id{my_user} returning u.id, u.revision \
          ), changed as ( \
            update tasks t set \
              title = coalesce(m.new_title, t.title), \
              description = case when m.describes then m.new_description else t.description end, \
-             completed_at = case m.completion when 0 then t.completed_at \
-                                              when 1 then coalesce(t.completed_at, greatest(m.at, t.created_at)) \
-                                              when 2 then null \
-                                              else case when t.completed_at is null \
-                                                        then greatest(m.at, t.created_at) end end, \
+             completed_at = case when m.completion = 0 then t.completed_at \
+                                 when m.completion = 1 then coalesce(t.completed_at, greatest(m.at, t.created_at)) \
+                                 when m.completion = 2 then null \
+                                 else case when t.completed_at is null then greatest(m.at, t.created_at) end end, \
              updated_at = case when m.changes then greatest(t.updated_at, m.at) else t.updated_at end, \
              version = t.version + m.changes::int, \
              revision = case when m.changes then b.revision + m.behind else t.revision end \
            from matched m left join bumped b on b.id = m.user_id \
-           where t.user_id = m.user_id and t.id = m.id \
+           where t.user_id = m.user_id and t.id = m.id{my_tasks} \
            returning m.n{returned_key}, {of_changed} \
          ){keyed} \
          select i.n, {outcome} as outcome, {of_task}, {of_stored} \
          from input i {join_stored} left join changed c on c.n = i.n left join target g on g.n = i.n",
-        owners = locked_owners(waits),
-        targets = targets(&of_input, not_stored),
+        owners = locked_owners(waits, sets),
+        targets = targets(&of_input, not_stored, sets),
         of_changed = columns("t"),
-        outcome = decided("c.n is not null", is_stored),
+        outcome = decided("c.n is not null", is_stored, sets),
+        my_user = mine(sets, "u.id"),
+        my_tasks = mine(sets, "t.user_id"),
     )
 }
 
 /// $1 owners, $2 ids, $3 expected versions (as arrays' texts; null for any).
 ///
 /// A row for each request: the [`outcome`], and the task if it is of another version.
-pub(super) fn remove(waits: Waits) -> String {
+pub(super) fn remove(waits: Waits, sets: Sets) -> String {
     format!(
         "with input as materialized ( \
            select * from unnest((select $1::text[]), (select $2::uuid[]), (select $3::text[])) with ordinality \
@@ -301,15 +326,17 @@ pub(super) fn remove(waits: Waits) -> String {
          ), bumped as ( \
            update users u set revision = u.revision + c.changes \
            from (select user_id, count(*) as changes from matched group by user_id) c \
-           where u.id = c.user_id \
+           where u.id = c.user_id{my_user} \
          ), gone as ( \
-           delete from tasks t using matched m where t.user_id = m.user_id and t.id = m.id returning m.n \
+           delete from tasks t using matched m where t.user_id = m.user_id and t.id = m.id{my_tasks} returning m.n \
          ) \
          select i.n, {outcome} as outcome, {of_target} \
          from input i left join gone c on c.n = i.n left join target g on g.n = i.n",
-        owners = locked_owners(waits),
-        targets = targets("", ""),
-        outcome = decided("c.n is not null", "false"),
+        owners = locked_owners(waits, sets),
+        targets = targets("", "", sets),
+        outcome = decided("c.n is not null", "false", sets),
         of_target = columns("g"),
+        my_user = mine(sets, "u.id"),
+        my_tasks = mine(sets, "t.user_id"),
     )
 }

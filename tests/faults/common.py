@@ -47,9 +47,9 @@ def programs():
 
 
 class Server:
-    def __init__(self, program, url, folder):
+    def __init__(self, program, url, folder, settings={}):
         self.program, self.port, self.folder = os.path.abspath(program), free_port(), folder
-        self.env = {"BETTER_AUTH_SECRET": SECRET, "PORT": str(self.port), "DATABASE_URL": url, "TASKPACT_LOG__FILTER": "warn"}
+        self.env = {"BETTER_AUTH_SECRET": SECRET, "PORT": str(self.port), "DATABASE_URL": url, "TASKPACT_LOG__FILTER": "warn", **settings}
         self.log = open(os.path.join(folder, f"log-{self.port}"), "w+")
         self.start()
 

@@ -1,4 +1,4 @@
-//! What holds on every database. `on_sqlite.rs` and `on_postgres.rs` both run all of it.
+//! What holds on every database. `on_sqlite.rs`, `on_postgres.rs` and `on_postgres_by_owner.rs` all run all of it.
 
 mod bodies;
 mod conditions;

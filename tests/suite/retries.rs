@@ -197,7 +197,7 @@ async fn old_answers_are_forgotten_bit_by_bit() {
     let first = create(&ann, "t").key("old").send().await;
     create(&ann, "t").key("young").send().await.is(201);
     let hours_ago = |hours: u32| match BACKEND {
-        Backend::Postgres => format!("now() - interval '{hours} hours'"),
+        Backend::Postgres | Backend::PostgresByOwner => format!("now() - interval '{hours} hours'"),
         // As the server writes it.
         Backend::Sqlite => format!("strftime('%Y-%m-%dT%H:%M:%f', 'now', '-{hours} hours') || '+00:00'"),
     };

@@ -37,7 +37,7 @@ async fn the_entities_are_the_tables() {
     Store::new(&config(&migrated.url(), json!({})).database).unwrap().migrate_up().await.unwrap();
     let backend = match BACKEND {
         Backend::Sqlite => DbBackend::Sqlite,
-        Backend::Postgres => DbBackend::Postgres,
+        Backend::Postgres | Backend::PostgresByOwner => DbBackend::Postgres,
     };
     for statement in taskpact::store::rows::tables(backend) {
         expected.execute(&statement).await;
@@ -55,7 +55,7 @@ async fn columns(database: &Database) -> Vec<String> {
             r#"select concat_ws(' ', m.name, c.name, lower(c.type), c."notnull", c.pk) from sqlite_schema as m
                join pragma_table_info(m.name) as c where m.name in ('users', 'tasks', 'idempotency_keys') order by 1"#
         }
-        Backend::Postgres => {
+        Backend::Postgres | Backend::PostgresByOwner => {
             "select concat_ws(' ', table_name, column_name, data_type, character_maximum_length, is_nullable,
                 (select k.ordinal_position from information_schema.key_column_usage as k
                  join information_schema.table_constraints as t using (constraint_name, table_name)
@@ -81,7 +81,7 @@ async fn the_tables_are_kept_as_the_statements_need_them() {
                 r#"INDEX "tasks_completed" ON "tasks" ("user_id", "id") WHERE "completed_at" IS NOT NULL"#,
             ],
         ),
-        Backend::Postgres => (
+        Backend::Postgres | Backend::PostgresByOwner => (
             "select indexdef from pg_indexes where tablename = 'tasks'
              union all select pg_get_constraintdef(oid) from pg_constraint where conrelid = 'tasks'::regclass
              union all select column_name || ' ' || collation_name from information_schema.columns where table_name = 'tasks'

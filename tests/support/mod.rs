@@ -33,6 +33,20 @@ pub const SECRET: &str = "the secret of the tests, 32 bytes or more";
 pub enum Backend {
     Sqlite,
     Postgres,
+    /// With statements for one owner each, as an engine needs them that keeps owners on different machines.
+    PostgresByOwner,
+}
+
+impl Backend {
+    /// The settings of a server on it, which are the defaults but for `settings`.
+    fn settings(self, settings: serde_json::Value) -> serde_json::Value {
+        let mut all = json!({"database": {}});
+        if self == Self::PostgresByOwner {
+            all["database"]["sets"] = json!("owner");
+        }
+        merge(&mut all, settings);
+        all
+    }
 }
 
 /// A database of the test's own, removed at the end.
@@ -45,7 +59,7 @@ impl Database {
     pub async fn new(backend: Backend) -> Self {
         match backend {
             Backend::Sqlite => Self::Sqlite(tempfile::tempdir().unwrap()),
-            Backend::Postgres => Self::Postgres(postgres::Database::new().await),
+            Backend::Postgres | Backend::PostgresByOwner => Self::Postgres(postgres::Database::new().await),
         }
     }
 
@@ -117,6 +131,7 @@ pub struct TestApp {
     pub address: std::net::SocketAddr,
     pub store: Store,
     pub database: Database,
+    backend: Backend,
 }
 
 impl Database {
@@ -148,7 +163,7 @@ impl TestApp {
     /// `settings` are those that differ from the defaults.
     pub async fn start_with(backend: Backend, settings: serde_json::Value) -> Self {
         let database = Database::new(backend).await;
-        let config = config(&database.url(), settings);
+        let config = config(&database.url(), backend.settings(settings));
         let store = Store::new(&config.database).unwrap();
         // As the program does it: on a machine that has much to do a database may take its time.
         let mut migrated = store.migrate_up().await;
@@ -160,12 +175,12 @@ impl TestApp {
         }
         migrated.unwrap();
         let address = serve(&config, store.clone()).await;
-        Self { address, store, database }
+        Self { address, store, database, backend }
     }
 
     /// Another server on the same database, as `user` sees it.
     pub async fn replica(&self, user: &User) -> User {
-        let config = config(&self.database.url(), json!({}));
+        let config = config(&self.database.url(), self.backend.settings(json!({})));
         User::new(serve(&config, Store::new(&config.database).unwrap()).await, &user.id, &user.token)
     }
 
