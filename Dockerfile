@@ -4,10 +4,12 @@
 FROM rust:1.95-slim-bookworm AS build
 WORKDIR /src
 COPY . .
-# The caches stay with the builder: a second build compiles what has changed.
+# The caches stay with the builder: a second build compiles what has changed. Cargo tells that by the times of files, and those
+# of a checkout that is older than the last build would pass for what it has compiled already: so each gets the present one.
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/src/target \
-    cargo build --release --locked --bin taskpact \
+    find . -path ./target -prune -o -type f -exec touch {} + \
+    && cargo build --release --locked --bin taskpact \
     && install -D target/release/taskpact /image/usr/local/bin/taskpact
 # The loader and the libraries, each at its own path, and an empty folder for the data.
 RUN ldd /image/usr/local/bin/taskpact | grep --only-matching '/[^ ]*' | xargs cp --parents --dereference --target-directory=/image \
