@@ -24,6 +24,8 @@ WORKDIR /var/lib/taskpact
 VOLUME /var/lib/taskpact/data
 # Within a container every address is the container's own; which of them is reached is for the publisher of the port.
 ENV HOST=0.0.0.0 PORT=8080
+# There is no /tmp. SQLite needs a place for what a migration of many rows does not keep in memory.
+ENV SQLITE_TMPDIR=/var/lib/taskpact/data
 EXPOSE 8080
 # The start period covers the time that the server waits for its database.
 HEALTHCHECK --interval=10s --timeout=6s --start-period=40s --retries=3 CMD ["/usr/local/bin/taskpact", "healthcheck"]
