@@ -4,8 +4,8 @@
 FROM rust:1.95-slim-bookworm AS build
 WORKDIR /src
 COPY . .
-# The caches stay with the builder: a second build compiles what has changed. Cargo tells that by the times of files, and those
-# of a checkout that is older than the last build would pass for what it has compiled already: so each gets the present one.
+# The caches stay with the builder: a second build compiles no dependency again. Cargo tells by the times of files what has
+# changed, and would take those of a checkout that is older than the last build for what it compiled then: they get new ones.
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/src/target \
     find . -path ./target -prune -o -type f -exec touch {} + \
