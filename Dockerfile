@@ -4,10 +4,12 @@
 FROM rust:1.95-slim-bookworm AS build
 WORKDIR /src
 COPY . .
-# The caches stay with the builder: a second build compiles what has changed.
+# The caches stay with the builder: a second build compiles no dependency again. Cargo tells by the times of files what has
+# changed, and would take those of a checkout that is older than the last build for what it compiled then: they get new ones.
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/src/target \
-    cargo build --release --locked --bin taskpact \
+    find . -path ./target -prune -o -type f -exec touch {} + \
+    && cargo build --release --locked --bin taskpact \
     && install -D target/release/taskpact /image/usr/local/bin/taskpact
 # The loader and the libraries, each at its own path, and an empty folder for the data.
 RUN ldd /image/usr/local/bin/taskpact | grep --only-matching '/[^ ]*' | xargs cp --parents --dereference --target-directory=/image \
@@ -22,6 +24,8 @@ WORKDIR /var/lib/taskpact
 VOLUME /var/lib/taskpact/data
 # Within a container every address is the container's own; which of them is reached is for the publisher of the port.
 ENV HOST=0.0.0.0 PORT=8080
+# There is no /tmp. SQLite needs a place for what a migration of many rows does not keep in memory.
+ENV SQLITE_TMPDIR=/var/lib/taskpact/data
 EXPOSE 8080
 # The start period covers the time that the server waits for its database.
 HEALTHCHECK --interval=10s --timeout=6s --start-period=40s --retries=3 CMD ["/usr/local/bin/taskpact", "healthcheck"]
