@@ -555,6 +555,31 @@ async fn probes_leave_a_database_alone_that_was_used_well() {
     assert_eq!(trips(10).await, 0);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_restoration_the_documented_statements_make_earlier_entity_tags_invalid() {
+    let here = tempdir().unwrap();
+    let Some(database) = private(|_| {}, &[]) else { return };
+    let url = database.url("postgres");
+    let server = Server::on(here.path(), &url, &[]);
+    let ann = server.user("ann");
+    let task = ann.create("t").await;
+    let (of_task, of_list) = (ann.get(task["id"].as_str().unwrap()).await, ann.list("").await);
+    let tags = [of_task, of_list].map(|reply| reply.header("etag").unwrap().to_owned());
+    let page = std::fs::read_to_string("docs/OPERATION.md").unwrap();
+    let (_, block) = page.split_once("```sql\n").unwrap();
+    let mut connection = sqlx::PgConnection::connect(&url).await.unwrap();
+    sqlx::raw_sql(sqlx::AssertSqlSafe(block.split_once("```").unwrap().0.to_owned()))
+        .execute(&mut connection)
+        .await
+        .unwrap();
+
+    let path = ann.task(task["id"].as_str().unwrap());
+    let put = ann.call(hyper::Method::PUT, &path).json(json!({"title": "lost"})).header("If-Match", tags[0].clone());
+    put.send().await.is_problem(412, "version-mismatch");
+    ann.call(hyper::Method::GET, &path).header("If-None-Match", tags[0].clone()).send().await.is(200);
+    ann.call(hyper::Method::GET, ann.tasks()).header("If-None-Match", tags[1].clone()).send().await.is(200);
+}
+
 /// A certificate authority, and what it signed for `name`.
 struct Certificates {
     authority: String,

@@ -16,7 +16,7 @@ use hyper::Method;
 use serde_json::json;
 use support::{
     Reply, SECRET, User,
-    process::{Server, printed},
+    process::{Server, complaint, printed},
 };
 use tempfile::{TempDir, tempdir};
 
@@ -195,4 +195,97 @@ async fn the_write_ahead_log_does_not_grow_while_somebody_always_reads() {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     server.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_that_is_made_under_load_is_whole_and_what_was_read_since_does_not_match_after_a_restoration() {
+    let here = tempdir().unwrap();
+    let server = Server::start(here.path(), &[WITH_SECRET]);
+    let (ann, bob) = (server.user("ann"), server.user("bob"));
+    let task = ann.create("before").await;
+    let path = ann.task(task["id"].as_str().unwrap());
+    let writers: Vec<_> = (0..4)
+        .map(|_| {
+            let bob = bob.clone();
+            tokio::spawn(async move {
+                for _ in 0..100 {
+                    bob.post(json!({"title": "t", "description": "x".repeat(1000)})).await.is(201);
+                }
+            })
+        })
+        .collect();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let said = printed(here.path(), &["backup", "copy.db"], &[]);
+    assert_eq!(said, "copy.db is a copy of the database, and in order\n");
+    let copied = bob.titles("").await.len();
+    for writer in writers {
+        writer.await.unwrap();
+    }
+    assert!(copied > 0 && copied < 400, "it was not under load: {copied}");
+    let copy = here.path().join("copy.db");
+    assert_eq!(fs::metadata(&copy).unwrap().permissions().mode() & 0o777, 0o600);
+    let again = complaint(here.path(), &["backup", "copy.db"], &[], 1);
+    assert!(again.contains("copy.db is there already"), "{again}");
+
+    // Changed since: these tags are of what the copy does not have.
+    let changed = ann.call(Method::PUT, &path).json(json!({"title": "after"})).send().await;
+    let tag = changed.is(200).header("etag").unwrap().to_owned();
+    let of_list = ann.list("").await.header("etag").unwrap().to_owned();
+    let running = complaint(here.path(), &["restore", "copy.db", "--yes"], &[], 1);
+    assert!(running.contains("a server has data/taskpact.db open: stop it first"), "{running}");
+    server.stop();
+    let unasked = complaint(here.path(), &["restore", "copy.db"], &[], 1);
+    assert!(unasked.contains("Nothing was done. Say --yes"), "{unasked}");
+    let said = printed(here.path(), &["restore", "copy.db", "--yes"], &[]);
+    assert!(said.starts_with("the database is that of copy.db; what it was is in data/taskpact.db.before-"), "{said}");
+
+    let server = Server::start(here.path(), &[WITH_SECRET]);
+    let (ann, bob) = (server.user("ann"), server.user("bob"));
+    assert_eq!(ann.titles("").await, ["before"]);
+    let found = bob.titles("").await.len();
+    assert!(found > 0 && found <= copied, "{found} of {copied}");
+    // It is at version 2 once more, by its count, and has other content than the version 2 that was read.
+    ann.call(Method::PUT, &path).json(json!({"description": "since then"})).send().await.is(200);
+    let late = ann.call(Method::PUT, &path).json(json!({"title": "lost"})).header("If-Match", tag.clone()).send().await;
+    late.is_problem(412, "version-mismatch");
+    ann.call(Method::GET, &path).header("If-None-Match", tag).send().await.is(200);
+    ann.call(Method::GET, ann.tasks()).header("If-None-Match", of_list).send().await.is(200);
+    server.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_copy_of_ours_is_not_put_in_place() {
+    let here = tempdir().unwrap();
+    let missing = complaint(here.path(), &["backup", "copy.db"], &[], 1);
+    assert!(missing.contains("there is no file data/taskpact.db"), "{missing}");
+    let server = Server::start(here.path(), &[WITH_SECRET]);
+    server.user("ann").create("kept").await;
+    server.stop();
+    printed(here.path(), &["backup", "copy.db"], &[]);
+    let restore = |name: &str| complaint(here.path(), &["restore", name, "--yes"], &[], 1);
+
+    rusqlite::Connection::open(here.path().join("foreign.db")).unwrap().execute_batch("create table t (a)").unwrap();
+    fs::write(here.path().join("text.db"), "This is no database, whatever it is called.".repeat(100)).unwrap();
+    let mut bytes = fs::read(here.path().join("copy.db")).unwrap();
+    let half = bytes.len() / 2;
+    bytes[half..half + 3000].fill(0x55);
+    fs::write(here.path().join("damaged.db"), bytes).unwrap();
+    for (name, why) in [
+        ("nowhere.db", "there is no file nowhere.db"),
+        ("foreign.db", "it has no table `tasks`"),
+        ("text.db", "text.db is damaged: "),
+        ("damaged.db", "damaged.db is damaged: "),
+    ] {
+        let said = restore(name);
+        assert!(said.contains(why), "{name}: {said}");
+    }
+    let postgres = [("DATABASE_URL", "postgres://nobody@127.0.0.1/x")];
+    let said = complaint(here.path(), &["backup", "x.db"], &postgres, 1);
+    assert!(said.contains("is a PostgreSQL, which has tools of its own"), "{said}");
+
+    let server = Server::start(here.path(), &[WITH_SECRET]);
+    assert_eq!(server.user("ann").titles("").await, ["kept"], "nothing has been changed");
+    server.stop();
+    let left: Vec<_> = fs::read_dir(here.path().join("data")).unwrap().map(|file| file.unwrap().file_name()).collect();
+    assert!(left.iter().all(|name| !name.to_str().unwrap().contains(".restored")), "{left:?}");
 }

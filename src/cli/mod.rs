@@ -5,6 +5,7 @@ use std::{
     future::Future,
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    path::PathBuf,
     process::ExitCode,
 };
 
@@ -13,10 +14,12 @@ use sea_orm::DbErr;
 use taskpact::{
     auth::is_user_id,
     config::{Config, DatabaseUrl, Loaded, Unusable},
+    store::backup::BackupError,
     telemetry::{self, chain},
 };
 
 mod auth;
+mod backup;
 mod config;
 mod healthcheck;
 mod migrate;
@@ -47,6 +50,14 @@ enum Command {
     Migrate(migrate::Change),
     /// Print a token for a user, signed with the shared secret as the issuer would sign it
     Token(token::Arguments),
+    /// Copy a SQLite database to FILE, while servers use it, and verify the copy
+    Backup {
+        /// Where to; it must not be there
+        file: PathBuf,
+    },
+    /// Put a copy in the place of a SQLite database that no server uses. What clients have read since the copy was made does not
+    /// match any more
+    Restore(backup::Source),
     /// Give out, or delete, what there is of one user
     #[command(subcommand)]
     User(user::Request),
@@ -71,6 +82,8 @@ enum Failure {
     Listen { host: String, port: u16, source: io::Error },
     #[error("can't listen on {address} (`metrics.address`)")]
     ListenForMetrics { address: SocketAddr, source: io::Error },
+    #[error(transparent)]
+    Backup(BackupError),
     #[error("the system gives no threads")]
     Threads(#[source] io::Error),
     #[error("can't listen for signals")]
@@ -123,6 +136,8 @@ fn run(command: Command) -> Result<(), Failure> {
             block_on(serve::run(&loaded))
         }
         Command::Migrate(change) => block_on(migrate::run(config, change)),
+        Command::Backup { file } => backup::back_up(config, &file),
+        Command::Restore(source) => block_on(backup::restore(config, &source)),
         Command::User(request) => block_on(user::run(config, request)),
         Command::Healthcheck => block_on(healthcheck::run(config)),
     }
@@ -139,6 +154,36 @@ fn print(text: &str) -> Result<(), Failure> {
     match io::stdout().write_all(text.as_bytes()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::Output(error)),
         _ => Ok(()),
+    }
+}
+
+/// How far long work has come, on a terminal; nothing in a pipe.
+struct Progress {
+    what: &'static str,
+    is_shown: bool,
+    has_shown: bool,
+}
+
+impl Progress {
+    fn new(what: &'static str) -> Self {
+        use io::IsTerminal;
+        Self { what, is_shown: io::stderr().is_terminal(), has_shown: false }
+    }
+
+    fn show(&mut self, done: u64, of: Option<u64>) {
+        use io::Write;
+        if self.is_shown {
+            let of = of.map(|of| format!(" of {of}")).unwrap_or_default();
+            // A terminal that has gone is no reason to stop.
+            let _ = write!(io::stderr(), "\r{done}{of} {}", self.what);
+            self.has_shown = true;
+        }
+    }
+
+    fn end(&self) {
+        if self.has_shown {
+            eprintln!();
+        }
     }
 }
 

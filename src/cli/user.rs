@@ -1,6 +1,6 @@
 //! `taskpact user`
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 
 use clap::{Args, Subcommand};
 use taskpact::{
@@ -8,7 +8,7 @@ use taskpact::{
     store::{Belongings, Store},
 };
 
-use super::{Failure, confirm, database_failed, print, user_id};
+use super::{Failure, Progress, confirm, database_failed, print, user_id};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Request {
@@ -47,9 +47,10 @@ pub(super) async fn run(config: &Config, request: Request) -> Result<(), Failure
                     "This deletes the user `{user}` for good, with {tasks} tasks and {keys} answers that are kept for repeats.\n"
                 ))?;
             }
-            let mut progress = Progress::new(tasks.max(keys));
+            let (mut progress, mut done) = (Progress::new("tasks"), 0);
             while store.erase(user).await.map_err(failed)? {
-                progress.step(1_000);
+                done += 1_000;
+                progress.show(done, Some(tasks.max(keys)));
             }
             progress.end();
             print(&format!("erased `{user}`: {tasks} tasks\n"))?;
@@ -60,7 +61,7 @@ pub(super) async fn run(config: &Config, request: Request) -> Result<(), Failure
 }
 
 async fn export(store: &Store, user: &str, config: &Config) -> Result<(), Failure> {
-    let mut progress = Progress::new(0);
+    let (mut progress, mut done) = (Progress::new("tasks"), 0);
     let mut after = None;
     loop {
         let tasks = store.export(user, after).await.map_err(|error| database_failed(config, error))?;
@@ -76,36 +77,9 @@ async fn export(store: &Store, user: &str, config: &Config) -> Result<(), Failur
             progress.end();
             return if error.kind() == io::ErrorKind::BrokenPipe { Ok(()) } else { Err(Failure::Output(error)) };
         }
-        progress.step(tasks.len() as u64);
+        done += tasks.len() as u64;
+        progress.show(done, None);
     }
     progress.end();
     Ok(())
-}
-
-/// How far it has come, on a terminal; nothing in a pipe.
-struct Progress {
-    done: u64,
-    of: u64,
-    is_shown: bool,
-}
-
-impl Progress {
-    fn new(of: u64) -> Self {
-        Self { done: 0, of, is_shown: io::stderr().is_terminal() }
-    }
-
-    fn step(&mut self, rows: u64) {
-        self.done += rows;
-        if self.is_shown {
-            let of = if self.of > 0 { format!(" of {}", self.of) } else { String::new() };
-            // A terminal that has gone is no reason to stop.
-            let _ = write!(io::stderr(), "\r{}{of} rows", self.done);
-        }
-    }
-
-    fn end(&self) {
-        if self.is_shown && self.done > 0 {
-            let _ = writeln!(io::stderr());
-        }
-    }
 }

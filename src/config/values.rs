@@ -127,6 +127,15 @@ impl DatabaseUrl {
         &self.0
     }
 
+    /// The address of the file beside that of this SQLite database whose name ends in `suffix` as well.
+    #[must_use]
+    pub fn beside(&self, suffix: &str) -> Self {
+        match self.0.split_once('?') {
+            Some((file, parameters)) => Self(format!("{file}{suffix}?{parameters}")),
+            None => Self(format!("{}{suffix}", self.0)),
+        }
+    }
+
     /// The names of the address's parameters that the driver would pass over.
     #[must_use]
     pub fn ignored_parameters(&self) -> Vec<String> {

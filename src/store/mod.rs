@@ -29,6 +29,7 @@ use crate::{
     problem::{Cause, Fault},
 };
 
+pub mod backup;
 mod connections;
 mod file;
 mod functions;
