@@ -760,9 +760,10 @@ async fn the_lines_of_one_user_can_be_followed_and_name_nobody() {
     ];
     let server = Server::start(here.path(), &environment);
     let (ann, bob) = (server.user("ann"), server.user("bob"));
+    let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
     for user in [&ann, &bob, &ann] {
         let forwarded = user.call(Method::GET, user.tasks()).header("X-Forwarded-For", "192.0.2.7");
-        forwarded.send().await.is(200);
+        forwarded.header("traceparent", trace).send().await.is(200);
     }
     ann.with_token("").list("").await.is(401);
     let log = server.stop();
@@ -773,6 +774,7 @@ async fn the_lines_of_one_user_can_be_followed_and_name_nobody() {
     let (hash_of_ann, hash_of_bob) = (Some("74174f8a40a8cb0f"), Some("00401aa9623c99a2"));
     assert_eq!(users, [hash_of_ann, hash_of_bob, hash_of_ann, None]);
     assert_eq!(requests[0]["client"], "192.0.2.7");
+    assert_eq!(requests[0]["trace_id"], "4bf92f3577b34da6a3ce929d0e0e4736");
     assert!(!log.contains(key) && !log.contains("bob"));
     let short = [WITH_SECRET, ("TASKPACT_LOG__USER_KEY", "short")];
     assert!(complaint(here.path(), &[], &short, 2).contains("`log.user_key` (environment variable"));

@@ -20,7 +20,7 @@ use super::{
     body::Lender,
     compress,
     cors::Cors,
-    log_line::{LogLine, name},
+    log_line::{LogLine, name, trace_id},
     metrics::Traffic,
     peers::{Peer, Peers, Phase},
     prefix::{self, Prefix},
@@ -117,6 +117,7 @@ impl Edge {
         let operation = self.contract.operation(request.method(), &path);
         let mut line = LogLine::new(method.clone(), &path, operation, &request_id, &self.traffic);
 
+        line.trace_id = request.header("traceparent").and_then(trace_id).map(str::to_owned);
         line.client = Some(self.limits.client(peer.address.ip(), request.headers()));
         let (preflight, drawn) = (self.cors.preflight(&request, origin.as_ref()), Drawn::default());
         let outcome = match preflight {

@@ -24,6 +24,8 @@ pub(super) struct LogLine<'r> {
     /// Where it came from, and by whom, as a hash.
     pub(super) client: Option<IpAddr>,
     pub(super) user: Option<String>,
+    /// The trace that it is a part of.
+    pub(super) trace_id: Option<String>,
     /// How long the body of the answer is.
     pub(super) bytes: usize,
     traffic: &'r Traffic,
@@ -40,9 +42,23 @@ impl<'r> LogLine<'r> {
         traffic.in_flight.inc();
         let path = operation.is_none().then(|| path.to_owned());
         let started = Instant::now();
-        let (client, user, bytes) = (None, None, 0);
+        let (client, user, trace_id, bytes) = (None, None, None, 0);
         let (status, problem, reason) = (None, None, None);
-        Self { method, operation, path, request_id, started, status, problem, reason, client, user, bytes, traffic }
+        Self {
+            method,
+            operation,
+            path,
+            request_id,
+            started,
+            status,
+            problem,
+            reason,
+            client,
+            user,
+            trace_id,
+            bytes,
+            traffic,
+        }
     }
 }
 
@@ -52,16 +68,29 @@ impl Drop for LogLine<'_> {
         if let Some(status) = self.status {
             self.traffic.answered(self, status);
         }
-        let Self { method, operation, path, request_id, started, status, problem, reason, client, user, bytes, .. } =
-            self;
-        let (client, user) = (client.map(tracing::field::display), user.as_deref());
+        let Self {
+            method,
+            operation,
+            path,
+            request_id,
+            started,
+            status,
+            problem,
+            reason,
+            client,
+            user,
+            trace_id,
+            bytes,
+            ..
+        } = self;
+        let (client, user, trace_id) = (client.map(tracing::field::display), user.as_deref(), trace_id.as_deref());
         let (operation, path, problem) = (name(*operation), path.as_deref(), *problem);
         let reason = reason.as_deref();
         #[expect(clippy::cast_precision_loss, reason = "a request's microseconds are exact in 53 bits")]
         let duration_ms = started.elapsed().as_micros() as f64 / 1e3;
         if let Some(status) = *status {
             let text = format_args!("{method} {operation} {status}");
-            tracing::info!(operation, path, status, problem, reason, client, user, bytes, duration_ms, %request_id, "{text}");
+            tracing::info!(operation, path, status, problem, reason, client, user, trace_id, bytes, duration_ms, %request_id, "{text}");
         } else {
             tracing::info!(operation, path, duration_ms, %request_id, "{method} {operation}: given up, the server stops");
         }
@@ -71,4 +100,41 @@ impl Drop for LogLine<'_> {
 /// What an operation is called in the log.
 pub(super) fn name(operation: Option<&Operation>) -> &str {
     operation.map_or("-", |operation| &operation.id)
+}
+
+/// The id of the trace that a `traceparent` names (W3C Trace Context, level 1), if it is one.
+pub(super) fn trace_id(traceparent: &str) -> Option<&str> {
+    let is_hex = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
+    let mut parts = traceparent.trim().split('-');
+    let [version, trace, span, flags] = [parts.next()?, parts.next()?, parts.next()?, parts.next()?];
+    // A later version may have more to say.
+    let is_over = parts.next().is_none() || version != "00";
+    let lengths = [version, trace, span, flags].map(str::len);
+    let is_valid = lengths == [2, 32, 16, 2] && is_hex(&traceparent.trim()[..55].replace('-', "")) && version != "ff";
+    (is_over && is_valid && trace.bytes().any(|byte| byte != b'0')).then_some(trace)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_trace_has_an_id_if_it_is_one() {
+        let id = "4bf92f3577b34da6a3ce929d0e0e4736";
+        for text in [format!("00-{id}-00f067aa0ba902b7-01"), format!(" cc-{id}-00f067aa0ba902b7-01-what-else")] {
+            assert_eq!(trace_id(&text), Some(id), "{text}");
+        }
+        for text in [
+            String::new(),
+            "00".to_owned(),
+            format!("00-{id}-00f067aa0ba902b7"),
+            format!("00-{id}-00f067aa0ba902b7-01-more"),
+            format!("ff-{id}-00f067aa0ba902b7-01"),
+            format!("00-{}-00f067aa0ba902b7-01", id.to_uppercase()),
+            format!("00-{}-00f067aa0ba902b7-01", "0".repeat(32)),
+            format!("00-{id}-00f067aa0ba902bü-1"),
+        ] {
+            assert_eq!(trace_id(&text), None, "{text}");
+        }
+    }
 }

@@ -241,6 +241,9 @@ pub fn config(url: &str, settings: serde_json::Value) -> Config {
 fn merge(into: &mut serde_json::Value, from: serde_json::Value) {
     match from {
         serde_json::Value::Object(fields) => {
+            if into.is_null() {
+                *into = json!({});
+            }
             for (name, value) in fields {
                 merge(&mut into[name], value);
             }
