@@ -95,10 +95,17 @@ async fn a_user_is_exported_and_erased() {
     let (ann, bob) = (server.user("ann"), server.user("bob"));
     let tasks = [ann.create("one").await, ann.create("two").await];
     bob.create("of somebody else").await;
+    let in_file = |text: &str| {
+        let files = ["data/taskpact.db", "data/taskpact.db-wal"]
+            .map(|name| fs::read(here.path().join(name)).unwrap_or_default());
+        files.iter().any(|bytes| bytes.windows(text.len()).any(|part| part == text.as_bytes()))
+    };
+    let secret = "what nobody may find any more";
+    ann.put(tasks[1]["id"].as_str().unwrap(), json!({"description": secret})).await.is(200);
 
     let exported = printed(here.path(), &["user", "export", "--user", "ann"], &[]);
     let lines: Vec<Value> = exported.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    assert_eq!(lines, tasks);
+    assert_eq!((&lines[0], lines.len(), &lines[1]["description"]), (&tasks[0], 2, &json!(secret)));
 
     let refused = complaint(here.path(), &["user", "erase", "--user", "ann"], &[], 1);
     assert!(refused.contains("user `ann` for good, with 2 tasks and 0 answers"), "{refused}");
@@ -109,6 +116,7 @@ async fn a_user_is_exported_and_erased() {
     assert_eq!((ann.titles("").await.len(), bob.titles("").await.len()), (0, 1));
     complaint(here.path(), &["user", "erase", "--user", "", "--yes"], &[], 2);
     server.stop();
+    assert!(in_file("of somebody else") && !in_file(secret), "it is still in the file");
 }
 
 #[test]
@@ -703,6 +711,9 @@ async fn the_log_is_one_line_a_request_and_holds_nothing_private() {
     ann.with_token("xyzzy.token.xyzzy").list("").await.is(401);
     ann.call(Method::GET, ann.tasks()).header("X-Request-Id", "mine").send().await.is(200);
     ann.call(Method::GET, "/nowhere?xyzzy-query=1").send().await.is(404);
+    ann.call(Method::DELETE, ann.tasks()).send().await.is(405);
+    let preflight = ann.call(Method::OPTIONS, ann.tasks()).header("Origin", "http://localhost:3000");
+    preflight.header("Access-Control-Request-Method", "POST").send().await.is(204);
     let token = ann.token.clone();
     let log = server.stop();
 
@@ -722,6 +733,8 @@ async fn the_log_is_one_line_a_request_and_holds_nothing_private() {
             ("listTasks", 401),
             ("listTasks", 200),
             ("-", 404),
+            ("-", 405),
+            ("-", 204),
         ]
     );
     assert_eq!(requests[6]["request_id"], "mine");
@@ -742,6 +755,7 @@ async fn the_log_is_one_line_a_request_and_holds_nothing_private() {
     assert_eq!(requests[2]["problem"], "invalid-request");
     assert_eq!(requests[5]["reason"], "it is not a signed JSON Web Token in compact form");
     assert_eq!((&requests[7]["path"], &requests[0]["path"]), (&json!("/nowhere"), &Value::Null));
+    assert_eq!(requests[9]["path"], "/api/{user_id}/tasks");
     assert!(requests.iter().all(|line| line["level"] == "INFO" && line["duration_ms"].as_f64().unwrap() > 0.0));
 
     assert!(!log.contains("xyzzy"), "{}", log.lines().find(|line| line.contains("xyzzy")).unwrap());

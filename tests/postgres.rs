@@ -556,6 +556,21 @@ async fn probes_leave_a_database_alone_that_was_used_well() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn requests_that_take_too_long_are_no_good_use() {
+    let here = tempdir().unwrap();
+    let Some(database) = private(|_| {}, &[]) else { return };
+    let url = database.url("postgres");
+    let settings = [("TASKPACT_DATABASE__READINESS", "last_use"), ("TASKPACT_SERVER__REQUEST_TIMEOUT_MS", "300")];
+    let server = Server::on(here.path(), &url, &settings);
+    let ann = server.user("ann");
+    ann.create("t").await;
+    let mut connection = sqlx::PgConnection::connect(&url).await.unwrap();
+    connection.execute("begin; lock table tasks in access exclusive mode").await.unwrap();
+    ann.list("").await.is_problem(503, "unavailable");
+    ann.call(hyper::Method::GET, "/health/ready").send().await.is_problem(503, "unavailable");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn after_a_restoration_the_documented_statements_make_earlier_entity_tags_invalid() {
     let here = tempdir().unwrap();
     let Some(database) = private(|_| {}, &[]) else { return };

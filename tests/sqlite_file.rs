@@ -254,6 +254,48 @@ async fn a_copy_that_is_made_under_load_is_whole_and_what_was_read_since_does_no
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_restored_database_takes_nothing_of_the_one_before_and_loses_none() {
+    let here = tempdir().unwrap();
+    let data = here.path().join("data");
+    let befores = || {
+        let names = fs::read_dir(&data).unwrap().map(|file| file.unwrap().file_name().into_string().unwrap());
+        names.filter(|name| name.contains(".before-") && !name.ends_with("-wal") && !name.ends_with("-shm")).count()
+    };
+    let server = Server::start(here.path(), &[WITH_SECRET]);
+    let ann = server.user("ann");
+    ann.create("copied").await;
+    printed(here.path(), &["backup", "copy.db"], &[]);
+    ann.create("since then").await;
+    // It is killed: what it wrote last is in the log only. And somebody puts the file itself aside.
+    drop(server);
+    assert!(data.join("taskpact.db-wal").exists());
+    fs::rename(data.join("taskpact.db"), data.join("aside.db")).unwrap();
+    printed(here.path(), &["restore", "copy.db", "--yes"], &[]);
+    let server = Server::start(here.path(), &[WITH_SECRET]);
+    let found = server.user("ann").list("").await.json();
+    assert_eq!((&found[0]["title"], found.as_array().unwrap().len()), (&json!("copied"), 1));
+    assert_eq!(found[0]["version"], 1_000_001);
+    server.stop();
+
+    let before = befores();
+    for _ in 0..3 {
+        printed(here.path(), &["restore", "copy.db", "--yes"], &[]);
+    }
+    assert_eq!(befores(), before + 3, "each is kept");
+
+    // The second of two servers has not the lock by which the first one is known.
+    let first = Server::start(here.path(), &[WITH_SECRET]);
+    let second = Server::start(here.path(), &[WITH_SECRET]);
+    first.stop();
+    second.user("ann").create("by the second").await;
+    let refused = complaint(here.path(), &["restore", "copy.db", "--yes"], &[], 1);
+    assert!(refused.contains("a server has data/taskpact.db open: stop it first"), "{refused}");
+    assert_eq!(second.user("ann").titles("").await, ["by the second", "copied"]);
+    second.stop();
+    assert!(!data.join("taskpact.db.restored").exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_no_copy_of_ours_is_not_put_in_place() {
     let here = tempdir().unwrap();
     let missing = complaint(here.path(), &["backup", "copy.db"], &[], 1);

@@ -43,8 +43,8 @@ impl Health {
 
     /// Ask whether the server can serve
     ///
-    /// It asks the database, whether it takes writes, too. While it does not, requests are better sent elsewhere; `detail` says
-    /// why.
+    /// It can if the last requests that read and wrote fared well. While there was none, or one failed, the database is asked,
+    /// whether it takes writes, too. While it can't serve, requests are better sent elsewhere; `detail` says why.
     #[oai(path = "/health/ready", method = "get", operation_id = "getReadiness")]
     async fn get_readiness(&self) -> Result<Reply<Healthy>, Problem<OnReadiness>> {
         self.store.ready().await?;

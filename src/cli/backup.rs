@@ -38,13 +38,23 @@ pub(super) async fn restore(config: &Config, Source { file, yes }: &Source) -> R
     let restored = backup::prepare_restoration(&config.database, file, |done, of| progress.show(done, Some(of)));
     progress.end();
     let restored = restored.map_err(Failure::Backup)?;
-    // The copy may be of an earlier version of the program.
+    let placed = place(config, &restored).await;
+    if placed.is_err() {
+        backup::give_up(&restored).map_err(Failure::Backup)?;
+    }
+    let before = placed?;
+    let kept = before.map(|before| format!("; what it was is in {}", before.display())).unwrap_or_default();
+    print(&format!("the database is that of {}{kept}\n", file.display()))
+}
+
+/// Brings the schema of what is restored up to date, as the copy may be of an earlier version, and puts it in place. Where the
+/// database before is kept, if there was one.
+async fn place(config: &Config, restored: &Path) -> Result<Option<PathBuf>, Failure> {
     let mut settings = config.clone();
     settings.database.url = config.database.url.beside(backup::RESTORED);
     let store = Store::new(&settings.database).map_err(Failure::UnusableDatabase)?;
-    store.migrate_up().await.map_err(|error| database_failed(&settings, error))?;
+    let migrated = store.migrate_up().await;
     store.close().await;
-    let before = backup::put_in_place(&config.database, &restored).map_err(Failure::Backup)?;
-    let kept = before.map(|before| format!("; what it was is in {}", before.display())).unwrap_or_default();
-    print(&format!("the database is that of {}{kept}\n", file.display()))
+    migrated.map_err(|error| database_failed(&settings, error))?;
+    backup::put_in_place(&config.database, restored).map_err(Failure::Backup)
 }

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use clap::{Args, Subcommand};
 use taskpact::{
     config::Config,
-    store::{Belongings, Store},
+    store::{BATCH, Belongings, Store},
 };
 
 use super::{Failure, Progress, confirm, database_failed, print, user_id};
@@ -49,7 +49,7 @@ pub(super) async fn run(config: &Config, request: Request) -> Result<(), Failure
             }
             let (mut progress, mut done) = (Progress::new("tasks"), 0);
             while store.erase(user).await.map_err(failed)? {
-                done += 1_000;
+                done += BATCH;
                 progress.show(done, Some(tasks.max(keys)));
             }
             progress.end();

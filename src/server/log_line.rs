@@ -40,7 +40,7 @@ impl<'r> LogLine<'r> {
         traffic: &'r Traffic,
     ) -> Self {
         traffic.in_flight.inc();
-        let path = operation.is_none().then(|| path.to_owned());
+        let path = operation.is_none().then(|| without_user(path));
         let started = Instant::now();
         let (client, user, trace_id, bytes) = (None, None, None, 0);
         let (status, problem, reason) = (None, None, None);
@@ -94,6 +94,15 @@ impl Drop for LogLine<'_> {
         } else {
             tracing::info!(operation, path, duration_ms, %request_id, "{method} {operation}: given up, the server stops");
         }
+    }
+}
+
+/// A path without the id of the user whose it is.
+fn without_user(path: &str) -> String {
+    match path.strip_prefix("/api/").map(|rest| rest.split_once('/')) {
+        Some(Some((_, rest))) => format!("/api/{{user_id}}/{rest}"),
+        Some(None) => "/api/{user_id}".to_owned(),
+        None => path.to_owned(),
     }
 }
 

@@ -6,15 +6,16 @@
 use std::{
     fs::{self, OpenOptions},
     io,
-    os::unix::fs::OpenOptionsExt,
+    os::unix::fs::{MetadataExt, OpenOptionsExt, chown},
     path::{Path, PathBuf},
+    process,
     str::FromStr,
     thread,
     time::Duration,
 };
 
 use rusqlite::{
-    Connection, OpenFlags,
+    Connection, ErrorCode, OpenFlags,
     backup::{Backup, StepResult},
 };
 use sqlx::sqlite::SqliteConnectOptions;
@@ -29,6 +30,8 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// By how much versions and revisions are raised: more than anything is written between a backup and its restoration, and little
 /// enough for two thousand of them.
 const JUMP: u32 = 1_000_000;
+/// What the names of a database's files end in: itself, its write-ahead log with the index of that, or its rollback journal.
+const PARTS: [&str; 4] = ["", "-wal", "-shm", "-journal"];
 /// What the name of a database ends in that is being restored.
 pub const RESTORED: &str = ".restored";
 
@@ -88,9 +91,17 @@ pub fn backup(settings: &config::Database, target: &Path, progress: impl FnMut(u
     if target.exists() {
         return Err(BackupError::Exists(target.to_owned()));
     }
-    let partial = with_suffix(target, ".partial");
+    let partial = with_suffix(target, &format!(".partial-{}", process::id()));
     copy(&source, &partial, progress)?;
-    rename(&partial, target)
+    // A link, unlike a new name, does not take the place of a file that has come meanwhile.
+    let placed = match fs::hard_link(&partial, target) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(BackupError::Exists(target.to_owned())),
+        // Not every file system has links.
+        Err(_) => rename(&partial, target),
+        Ok(()) => sync_folder_of(target),
+    };
+    remove(&partial)?;
+    placed
 }
 
 /// Verifies the copy at `source`, and makes the new database of it, which then lies beside the one of `settings`, ready for
@@ -124,7 +135,7 @@ pub fn prepare_restoration(
 /// of `settings`, which is kept under the name that this gives back, if there was one.
 ///
 /// # Errors
-/// SQLite failed, or a file can't be renamed. The database is as it was.
+/// A server has the database open, SQLite failed, or a file can't be renamed. The database is as it was.
 pub fn put_in_place(settings: &config::Database, restored: &Path) -> Result<Option<PathBuf>, BackupError> {
     let target = file(settings)?;
     let database = Connection::open(restored)?;
@@ -134,21 +145,61 @@ pub fn put_in_place(settings: &config::Database, restored: &Path) -> Result<Opti
     ))?;
     one_file(&database)?;
     drop(database);
-    let before = target.exists().then(|| {
-        let time = chrono::DateTime::<chrono::Utc>::from(Clock.now()).format("%Y%m%dT%H%M%S");
-        with_suffix(&target, &format!(".before-{time}"))
-    });
-    if let Some(before) = &before {
-        // With what is in its log, and not in the file yet.
-        for part in ["-wal", "-shm", ""] {
-            let part_of_it = with_suffix(&target, part);
-            if part_of_it.exists() {
-                rename(&part_of_it, &with_suffix(before, part))?;
-            }
+    if target.exists() {
+        close(&target)?;
+        let failed = |cause| BackupError::File { file: restored.to_owned(), cause };
+        let of = fs::metadata(&target).map_err(failed)?;
+        // For whoever the server runs as.
+        if fs::metadata(restored).map_err(failed)?.uid() != of.uid() {
+            chown(restored, Some(of.uid()), Some(of.gid())).map_err(failed)?;
         }
     }
-    rename(restored, &target)?;
-    Ok(before)
+    let before = free_name(&target);
+    // Also a log without its database: SQLite would take what is in it for that of the restored one.
+    let parts = PARTS.map(|part| (with_suffix(&target, part), with_suffix(&before, part)));
+    let mut moved = Vec::new();
+    let mut steps = parts.iter().filter(|(from, _)| from.exists()).collect::<Vec<_>>();
+    let last = (restored.to_owned(), target.clone());
+    steps.push(&last);
+    for (from, to) in steps {
+        if let Err(error) = rename(from, to) {
+            for (from, to) in moved.into_iter().rev() {
+                rename(to, from)?;
+            }
+            return Err(error);
+        }
+        moved.push((from, to));
+    }
+    Ok((moved.len() > 1).then_some(before))
+}
+
+/// Removes what [`prepare_restoration`] made.
+///
+/// # Errors
+/// It can't be removed.
+pub fn give_up(restored: &Path) -> Result<(), BackupError> {
+    remove(restored)
+}
+
+/// Writes the log of a database back into its file, which nobody but us may have open. What can't be read as a database has none.
+fn close(target: &Path) -> Result<(), BackupError> {
+    let database = Connection::open_with_flags(target, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    let mode = database.query_row("pragma journal_mode = delete", [], |row| row.get::<_, String>(0));
+    match mode {
+        Ok(mode) if mode == "delete" => Ok(()),
+        Err(error) if error.sqlite_error_code() != Some(ErrorCode::DatabaseBusy) => Ok(()),
+        _ => Err(BackupError::InUse(target.to_owned())),
+    }
+}
+
+/// A name for the database before, that nothing has.
+fn free_name(target: &Path) -> PathBuf {
+    let time = chrono::DateTime::<chrono::Utc>::from(Clock.now()).format("%Y%m%dT%H%M%S");
+    let name = |n: u32| {
+        with_suffix(target, &format!(".before-{time}{}", if n == 0 { String::new() } else { format!("-{n}") }))
+    };
+    let is_free = |name: &PathBuf| PARTS.iter().all(|part| !with_suffix(name, part).exists());
+    (0..).map(name).find(is_free).expect("there are more names than files")
 }
 
 /// The database's file.
@@ -218,7 +269,7 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
 
 /// Removes what an attempt that broke off has left.
 fn remove(file: &Path) -> Result<(), BackupError> {
-    for part in ["", "-journal", "-wal", "-shm"] {
+    for part in PARTS {
         match fs::remove_file(with_suffix(file, part)) {
             Err(cause) if cause.kind() != io::ErrorKind::NotFound => {
                 return Err(BackupError::File { file: file.to_owned(), cause });
@@ -233,6 +284,11 @@ fn remove(file: &Path) -> Result<(), BackupError> {
 fn rename(from: &Path, to: &Path) -> Result<(), BackupError> {
     let failed = |cause| BackupError::File { file: to.to_owned(), cause };
     fs::rename(from, to).map_err(failed)?;
-    let folder = to.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."));
+    sync_folder_of(to)
+}
+
+fn sync_folder_of(file: &Path) -> Result<(), BackupError> {
+    let failed = |cause| BackupError::File { file: file.to_owned(), cause };
+    let folder = file.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."));
     fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)
 }

@@ -74,6 +74,8 @@ fn sqlite(settings: &config::Database) -> Result<Upkeep, DbErr> {
         .map_err(unusable)?
         .disable_statement_logging()
         .foreign_keys(true)
+        // Of a user who is erased nothing is left in the file.
+        .pragma("secure_delete", "on")
         // The writer of the requests, or another process, can hold the lock.
         .busy_timeout(timeout);
     let reads_only = settings.url.expose().contains("mode=ro");

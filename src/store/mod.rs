@@ -55,7 +55,7 @@ pub use idempotency::IdempotentRequest;
 use idempotency::replay;
 pub use migrations::{Loss, Step};
 use pages::Pages;
-pub use person::Belongings;
+pub use person::{BATCH, Belongings};
 use postgres::Postgres;
 use queue::Queue;
 pub(crate) use readiness::NOT_MIGRATED;

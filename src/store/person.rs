@@ -8,7 +8,7 @@ use super::{Store, rows::person};
 use crate::task::{Task, TaskId};
 
 /// How many rows are read, or deleted, at a time: others are served in between.
-const BATCH: u64 = 1_000;
+pub const BATCH: u64 = 1_000;
 
 /// How much the database has of a user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -55,11 +55,10 @@ pub(super) struct LastUse {
 }
 
 impl LastUse {
-    /// Notes how a request has fared.
-    pub(super) fn note<T>(&self, writes: bool, outcome: &Result<T, Fault>) {
-        let has_failed = matches!(outcome, Err(Fault::Unavailable(_) | Fault::NotReady { .. } | Fault::Database(_)));
-        (if writes { &self.wrote } else { &self.read }).store(!has_failed, Relaxed);
+    /// Notes how a request fares: badly, if it is given up before there is an outcome.
+    pub(super) fn begin(&self, writes: bool) -> Using<'_> {
         self.is_new.store(true, Relaxed);
+        Using { part: if writes { &self.wrote } else { &self.read }, has_outcome: false }
     }
 
     fn is_good(&self) -> bool {
@@ -69,6 +68,33 @@ impl LastUse {
     /// Whether the database has been used since this was asked last.
     pub(super) fn is_new(&self) -> bool {
         self.is_new.swap(false, Relaxed)
+    }
+}
+
+/// A request that is under way.
+pub(super) struct Using<'u> {
+    part: &'u AtomicBool,
+    has_outcome: bool,
+}
+
+impl Using<'_> {
+    /// Notes how it has fared. `proves` is whether success shows that the database can serve: what has written nothing shows
+    /// nothing about writes.
+    pub(super) fn end<T>(mut self, outcome: &Result<T, Fault>, proves: impl FnOnce(&T) -> bool) {
+        self.has_outcome = true;
+        match outcome {
+            Err(Fault::Unavailable(_) | Fault::NotReady { .. } | Fault::Database(_)) => self.part.store(false, Relaxed),
+            Ok(answer) if proves(answer) => self.part.store(true, Relaxed),
+            _ => {}
+        }
+    }
+}
+
+impl Drop for Using<'_> {
+    fn drop(&mut self) {
+        if !self.has_outcome {
+            self.part.store(false, Relaxed);
+        }
     }
 }
 

@@ -42,7 +42,7 @@ impl Tasks<'_> {
         let key = PageKey::new(self.owner, status, after, limit);
         let kept = self.store.pages.get(&key);
         let listing = key.listing(known, kept.as_ref().map(|page| page.revision));
-        let listed = self.store.ask(self.owner, listing, Request::List).await?;
+        let listed = self.store.ask(self.owner, listing, Request::List, |_| true).await?;
         match (listed, kept) {
             (Listed::Unchanged { revision }, _) if known == Some(revision) => Ok(Listed::Unchanged { revision }),
             (Listed::Unchanged { .. }, Some(page)) => Ok(Listed::Page(page)),
@@ -74,7 +74,7 @@ impl Tasks<'_> {
             updated_at: now,
             version: 1,
         };
-        self.store.ask(self.owner, Creation { task, once }, Request::Create).await
+        self.store.ask(self.owner, Creation { task, once }, Request::Create, |outcome| !outcome.is_replay).await
     }
 
     /// One task.
@@ -82,7 +82,7 @@ impl Tasks<'_> {
     /// # Errors
     /// [`Fault::NoSuchTask`] if this owner has no task `id`; [`Fault::Unavailable`] if the database did not answer.
     pub async fn get(&self, id: TaskId) -> Result<Task, Fault> {
-        self.store.ask(self.owner, id, Request::Get).await
+        self.store.ask(self.owner, id, Request::Get, |_| true).await
     }
 
     /// Changes what `update` names and leaves the rest as it is.
@@ -102,7 +102,7 @@ impl Tasks<'_> {
             expected,
             once: None,
         };
-        Ok(self.store.ask(self.owner, alteration, Request::Change).await?.task)
+        Ok(self.store.ask(self.owner, alteration, Request::Change, |_| true).await?.task)
     }
 
     /// Flips whether the task is completed, or makes it so as `completion` says, once if that is wanted. If it is so
@@ -128,7 +128,8 @@ impl Tasks<'_> {
             expected,
             once,
         };
-        self.store.ask(self.owner, alteration, Request::Change).await
+        let flips = alteration.always;
+        self.store.ask(self.owner, alteration, Request::Change, |outcome| flips && !outcome.is_replay).await
     }
 
     /// Deletes one task for good.
@@ -137,25 +138,27 @@ impl Tasks<'_> {
     /// [`Fault::NoSuchTask`] if this owner has no task `id`, also the second time; [`Fault::VersionMismatch`] if it is
     /// not of the `expected` version; [`Fault::Unavailable`] if the database did not answer.
     pub async fn remove(&self, id: TaskId, expected: ExpectedVersion) -> Result<(), Fault> {
-        self.store.ask(self.owner, Removal { id, expected }, Request::Remove).await
+        self.store.ask(self.owner, Removal { id, expected }, Request::Remove, |()| true).await
     }
 }
 
 impl Store {
-    /// Asks the database, together with others who ask for the same kind of thing.
+    /// Asks the database, together with others who ask for the same kind of thing. `proves` tells whether an answer shows that the
+    /// database can serve such requests.
     async fn ask<W, A>(
         &self,
         owner: &Owner,
         work: W,
         request: impl FnOnce(Asked<W, A>) -> Request,
+        proves: impl FnOnce(&A) -> bool,
     ) -> Result<A, Fault> {
         let (asked, answer) = Asked::new(owner.clone(), work);
         let request = request(asked);
-        let writes = request.kind().writes();
+        let using = self.last_use.begin(request.kind().writes());
         self.lanes.queue.push(request);
         // Whoever served it has broken down if there is none.
         let outcome = answer.await.map_err(|_| Fault::defect("nobody answered a request to the database"))?;
-        self.last_use.note(writes, &outcome);
+        using.end(&outcome, proves);
         outcome
     }
 }

@@ -105,7 +105,7 @@ export interface paths {
         };
         /**
          * Ask whether the server can serve
-         * @description It asks the database, whether it takes writes, too. While it does not, requests are better sent elsewhere; `detail` says why.
+         * @description It can if the last requests that read and wrote fared well. While there was none, or one failed, the database is asked, whether it takes writes, too. While it can't serve, requests are better sent elsewhere; `detail` says why.
          */
         get: operations["getReadiness"];
         put?: never;

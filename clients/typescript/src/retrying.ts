@@ -31,8 +31,9 @@ export function retrying({ fetch, attempts = 5, timeoutMs = 20_000, maxWaitMs = 
     const request = new Request(input, init);
     const { method, headers, signal } = request;
     if (takesKey(request) && !headers.has(KEY)) headers.set(KEY, newKey());
-    // A method that HTTP does not call idempotent, and no key: a second time might do harm.
-    const most = method === "PATCH" && !headers.has(KEY) ? 1 : attempts;
+    // A second time might do harm: to what somebody else has written in between, or without a key for it.
+    const once = (method === "PATCH" && !headers.has(KEY)) || (method === "PUT" && !headers.has("If-Match"));
+    const most = once ? 1 : attempts;
     for (let attempt = 1; ; attempt++) {
       let seconds = 0;
       try {
