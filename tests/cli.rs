@@ -63,6 +63,9 @@ fn spec_prints_the_contract_and_checks_a_file() {
     assert_eq!(printed(here.path(), &["spec", "--openapi", "3.1"], &broken), in_3_1);
     assert_eq!(run(here.path(), &["spec", "--openapi", "2.0"], &broken).status.code(), Some(2));
 
+    fs::write(here.path().join("rendition.yaml"), &in_3_1).unwrap();
+    assert!(text(&check("rendition.yaml", "yaml").stderr).contains("in OpenAPI 3.1: add `--openapi 3.1`"));
+    fs::remove_file(here.path().join("rendition.yaml")).unwrap();
     fs::write(here.path().join("same.yaml"), &committed).unwrap();
     fs::write(here.path().join("same.json"), &json).unwrap();
     fs::write(here.path().join("other.yaml"), committed.replacen("maxLength: 200", "maxLength: 201", 1)).unwrap();
@@ -89,7 +92,7 @@ fn spec_prints_the_contract_and_checks_a_file() {
 async fn a_user_is_exported_and_erased() {
     let here = tempdir().unwrap();
     let unknown = complaint(here.path(), &["user", "export", "--user", "ann"], &[], 1);
-    assert!(unknown.contains("there is no user `ann` in the database"), "{unknown}");
+    assert!(unknown.contains("there is no database yet at sqlite://data/taskpact.db"), "{unknown}");
     assert!(fs::read_dir(here.path()).unwrap().next().is_none(), "it makes no database");
     let server = Server::start(here.path(), &[WITH_SECRET]);
     let (ann, bob) = (server.user("ann"), server.user("bob"));
@@ -115,6 +118,10 @@ async fn a_user_is_exported_and_erased() {
     assert_eq!(erased, "erased `ann`: 2 tasks\n");
     assert_eq!((ann.titles("").await.len(), bob.titles("").await.len()), (0, 1));
     complaint(here.path(), &["user", "erase", "--user", "", "--yes"], &[], 2);
+    let unknown = complaint(here.path(), &["user", "erase", "--user", "ann", "--yes"], &[], 1);
+    assert!(unknown.contains("there is no user `ann` in the database"), "{unknown}");
+    let running = complaint(here.path(), &["migrate", "down", "--yes"], &[], 1);
+    assert!(running.contains("a server has the database open: stop it first"), "{running}");
     server.stop();
     assert!(in_file("of somebody else") && !in_file(secret), "it is still in the file");
 }
@@ -173,7 +180,9 @@ fn migrations_go_up_and_down_and_tell_their_state() {
     }
     assert!(said.contains("Say --yes"), "{said}");
     assert_eq!(migrate(&["status"]), all("applied "));
-    assert_eq!(migrate(&["down"]), format!("took back {three}\n"), "nothing is lost by that");
+    let said = complaint(here.path(), &["migrate", "down"], &[], 1);
+    assert!(said.contains(&format!("This takes back {three}.")) && said.contains("Say --yes"), "{said}");
+    assert_eq!(migrate(&["down", "--yes"]), format!("took back {three}\n"));
     assert_eq!(migrate(&["down", "--yes"]), format!("took back {two}\n"));
     assert_eq!(migrate(&["status"]), format!("applied  {one}\npending  {two}\npending  {three}\n"));
     assert_eq!(migrate(&["down", "--steps", "5", "--yes"]), format!("took back {one}\n"));
@@ -818,7 +827,7 @@ async fn a_failure_is_logged_once_with_its_cause_and_the_request() {
     );
     let ann = server.user("ann");
     ann.create("t").await;
-    printed(here.path(), &["migrate", "down", "--steps", "3", "--yes"], &[("DATABASE_URL", "sqlite://tasks.db")]);
+    rusqlite::Connection::open(here.path().join("tasks.db")).unwrap().execute_batch("drop table tasks").unwrap();
 
     let reply = ann.list("").await;
     let id = reply.is(500).header("x-request-id").unwrap();

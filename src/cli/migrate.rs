@@ -42,8 +42,12 @@ pub(super) async fn run(config: &Config, change: Change) -> Result<(), Failure> 
     let text = match change {
         Change::Up => report("applied", "nothing to apply", &store.migrate_up().await.map_err(failed)?),
         Change::Down { steps, yes } => {
+            // Whoever serves would fail at every request from then on.
+            if store.shares_its_file() {
+                return Err(Failure::Other("a server has the database open: stop it first".to_owned()));
+            }
             let losses = store.migration_losses(steps).await.map_err(failed)?;
-            if losses.iter().any(|loss| !loss.tables.is_empty()) && !yes {
+            if !losses.is_empty() && !yes {
                 confirm(&losses_in_words(&losses))?;
             }
             report("took back", "nothing to take back", &store.migrate_down(steps).await.map_err(failed)?)
@@ -54,11 +58,13 @@ pub(super) async fn run(config: &Config, change: Change) -> Result<(), Failure> 
     print(&text)
 }
 
-/// What would be deleted.
+/// What would be taken back, and deleted with it.
 fn losses_in_words(losses: &[Loss]) -> String {
+    let steps: Vec<_> = losses.iter().map(|loss| loss.step.as_str()).collect();
     let tables = losses.iter().flat_map(|loss| loss.tables.iter().map(move |(table, rows)| (&loss.step, table, rows)));
     let list: String = tables.map(|(step, table, rows)| format!("  {table} ({rows} rows), made by {step}\n")).collect();
-    format!("This deletes, with everything in it:\n{list}")
+    let deleted = if list.is_empty() { list } else { format!("This deletes, with everything in it:\n{list}") };
+    format!("This takes back {}. Servers of this version fail until it is applied again.\n{deleted}", steps.join(", "))
 }
 
 fn status(steps: &[Step]) -> String {

@@ -61,7 +61,7 @@ enum Command {
     /// Give out, or delete, what there is of one user
     #[command(subcommand)]
     User(user::Request),
-    /// Ask the server that these settings start whether it runs (for containers)
+    /// Ask `/health` of the server that these settings are for, and fail if it does not answer (for containers)
     Healthcheck,
     /// Print the settings in force and where each came from, without secrets
     Config,

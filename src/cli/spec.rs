@@ -52,6 +52,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     if found == text {
         return Ok(());
     }
+    if found.starts_with("openapi: \"3.1") && !text.starts_with("openapi: \"3.1") {
+        return Err(Failure::Other(format!("{name} is a contract in OpenAPI 3.1: add `--openapi 3.1`")));
+    }
     if found.replace("\r\n", "\n") == text {
         return Err(Failure::Other(format!(
             "{name} is this server's contract, but with other line ends (CRLF): {writes}. With git, \

@@ -1,6 +1,6 @@
 //! `taskpact token`
 
-use std::time::Duration;
+use std::{env, time::Duration};
 
 use clap::Args;
 use taskpact::{
@@ -23,7 +23,11 @@ pub(super) struct Arguments {
 pub(super) fn run(config: &Config, arguments: &Arguments) -> Result<(), Failure> {
     let (settings, is_development) = auth::effective(config)?;
     if is_development {
-        eprintln!("signed with the development secret in {}", development::FILE);
+        let here = env::current_dir().unwrap_or_default();
+        eprintln!(
+            "signed with the development secret in {}. A server that was started in another directory has another one",
+            here.join(development::FILE).display()
+        );
     }
     print(&(token::mint(&settings, &arguments.user, arguments.ttl)? + "\n"))
 }

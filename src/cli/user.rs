@@ -35,7 +35,9 @@ pub(super) async fn run(config: &Config, request: Request) -> Result<(), Failure
     let (Request::Export(Whose { user }) | Request::Erase { whose: Whose { user }, .. }) = &request;
     let failed = |error| database_failed(config, error);
     let unknown = || Failure::Other(format!("there is no user `{user}` in the database"));
-    let store = Store::existing(&config.database).map_err(Failure::UnusableDatabase)?.ok_or_else(unknown)?;
+    let no_database =
+        || Failure::Other(format!("there is no database yet at {:?} (`database.url`)", config.database.url));
+    let store = Store::existing(&config.database).map_err(Failure::UnusableDatabase)?.ok_or_else(no_database)?;
     store.try_connect().await.map_err(failed)?;
     let belongings = store.belongings(user).await.map_err(failed)?.ok_or_else(unknown)?;
     match &request {

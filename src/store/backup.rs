@@ -199,7 +199,7 @@ fn free_name(target: &Path) -> PathBuf {
         with_suffix(target, &format!(".before-{time}{}", if n == 0 { String::new() } else { format!("-{n}") }))
     };
     let is_free = |name: &PathBuf| PARTS.iter().all(|part| !with_suffix(name, part).exists());
-    (0..).map(name).find(is_free).expect("there are more names than files")
+    (0..=u32::MAX).map(name).find(is_free).expect("there are more names than files")
 }
 
 /// The database's file.

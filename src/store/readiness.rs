@@ -194,6 +194,9 @@ fn reason(error: &DbErr) -> &'static str {
         (Some(10), _) => "the database's disk fails",
         (Some(14), _) => "the database's file can't be opened",
         (_, code) if missing_table(code) => NOT_MIGRATED,
+        (_, code) if code == "42703" || error.to_string().contains("no such column") => {
+            "the database's schema is not that of this version: run `taskpact migrate up`"
+        }
         _ if pooler::is_mixed_up(error) => "the connection pooler mixes up prepared statements",
         _ => "the database does not answer",
     }

@@ -17,6 +17,8 @@ export class TokenStore {
   #asking: Promise<string | undefined> | undefined;
 
   constructor(token: Token) {
+    // In JavaScript it may be a variable of the environment that is not set.
+    if (typeof token !== "string" && typeof token !== "function") throw new TypeError("`token` is neither a token nor a function that asks for one");
     this.#token = token;
   }
 
