@@ -41,22 +41,19 @@ impl<'r> LogLine<'r> {
     ) -> Self {
         traffic.in_flight.inc();
         let path = operation.is_none().then(|| without_user(path));
-        let started = Instant::now();
-        let (client, user, trace_id, bytes) = (None, None, None, 0);
-        let (status, problem, reason) = (None, None, None);
         Self {
             method,
             operation,
             path,
             request_id,
-            started,
-            status,
-            problem,
-            reason,
-            client,
-            user,
-            trace_id,
-            bytes,
+            started: Instant::now(),
+            status: None,
+            problem: None,
+            reason: None,
+            client: None,
+            user: None,
+            trace_id: None,
+            bytes: 0,
             traffic,
         }
     }
@@ -65,35 +62,29 @@ impl<'r> LogLine<'r> {
 impl Drop for LogLine<'_> {
     fn drop(&mut self) {
         self.traffic.in_flight.dec();
-        if let Some(status) = self.status {
-            self.traffic.answered(self, status);
-        }
-        let Self {
-            method,
+        let (method, operation, request_id) = (&self.method, name(self.operation), self.request_id);
+        let path = self.path.as_deref();
+        #[expect(clippy::cast_precision_loss, reason = "a request's microseconds are exact in 53 bits")]
+        let duration_ms = self.started.elapsed().as_micros() as f64 / 1e3;
+        let Some(status) = self.status else {
+            tracing::info!(operation, path, duration_ms, %request_id, "{method} {operation}: given up, the server stops");
+            return;
+        };
+        self.traffic.answered(self, status);
+        tracing::info!(
             operation,
             path,
-            request_id,
-            started,
             status,
-            problem,
-            reason,
-            client,
-            user,
-            trace_id,
-            bytes,
-            ..
-        } = self;
-        let (client, user, trace_id) = (client.map(tracing::field::display), user.as_deref(), trace_id.as_deref());
-        let (operation, path, problem) = (name(*operation), path.as_deref(), *problem);
-        let reason = reason.as_deref();
-        #[expect(clippy::cast_precision_loss, reason = "a request's microseconds are exact in 53 bits")]
-        let duration_ms = started.elapsed().as_micros() as f64 / 1e3;
-        if let Some(status) = *status {
-            let text = format_args!("{method} {operation} {status}");
-            tracing::info!(operation, path, status, problem, reason, client, user, trace_id, bytes, duration_ms, %request_id, "{text}");
-        } else {
-            tracing::info!(operation, path, duration_ms, %request_id, "{method} {operation}: given up, the server stops");
-        }
+            problem = self.problem,
+            reason = self.reason,
+            client = self.client.map(tracing::field::display),
+            user = self.user,
+            trace_id = self.trace_id,
+            bytes = self.bytes,
+            duration_ms,
+            %request_id,
+            "{method} {operation} {status}"
+        );
     }
 }
 

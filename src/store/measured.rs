@@ -16,29 +16,51 @@ pub(super) struct Measured {
     work: Family<Label, Histogram>,
     sizes: Family<Label, Histogram>,
     waiting: Gauge,
+    /// Those of sets that read, and of those that write: nobody looks them up at each request.
+    of: [OfSets; 2],
+}
+
+#[derive(Debug)]
+struct OfSets {
+    waits: Histogram,
+    work: Histogram,
+    sizes: Histogram,
 }
 
 impl Default for Measured {
     fn default() -> Self {
-        let sizes = || Histogram::new([1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0]);
-        Self {
-            waits: Family::new_with_constructor(durations),
-            work: Family::new_with_constructor(durations),
-            sizes: Family::new_with_constructor(sizes),
-            waiting: Gauge::default(),
-        }
+        let waits = Family::<Label, Histogram>::new_with_constructor(durations);
+        let work = Family::<Label, Histogram>::new_with_constructor(durations);
+        let sizes = Family::<Label, Histogram>::new_with_constructor(set_sizes);
+        let of = ["read", "write"].map(|access| {
+            let label = [("access", access)];
+            OfSets {
+                waits: waits.get_or_create_owned(&label),
+                work: work.get_or_create_owned(&label),
+                sizes: sizes.get_or_create_owned(&label),
+            }
+        });
+        Self { waits, work, sizes, waiting: Gauge::default(), of }
     }
+}
+
+fn set_sizes() -> Histogram {
+    Histogram::new([1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0])
 }
 
 impl Measured {
     pub(super) fn register(&self, registry: &mut Registry) {
-        let Self { waits, work, sizes, waiting } = self;
+        let Self { waits, work, sizes, waiting, .. } = self;
         let help = "The time that a request waits for its turn at the database";
         registry.register_with_unit("database_wait", help, Unit::Seconds, waits.clone());
         let help = "The time that a set of requests takes at the database";
         registry.register_with_unit("database_work", help, Unit::Seconds, work.clone());
         registry.register("database_set_size", "Requests that travel to the database together", sizes.clone());
         registry.register("database_waiting", "Requests that wait for their turn at the database", waiting.clone());
+    }
+
+    fn of(&self, kind: Kind) -> &OfSets {
+        &self.of[usize::from(kind.writes())]
     }
 
     /// Notes how many wait now.
@@ -53,17 +75,16 @@ impl Measured {
         if kind == Kind::Patient {
             return now;
         }
-        let waits = self.waits.get_or_create_owned(&kind.label());
         for request in requests {
-            waits.observe(now.saturating_duration_since(request.since()).as_secs_f64());
+            self.of(kind).waits.observe(now.saturating_duration_since(request.since()).as_secs_f64());
         }
         #[expect(clippy::cast_precision_loss, reason = "a set is small")]
-        self.sizes.get_or_create_owned(&kind.label()).observe(requests.len() as f64);
+        self.of(kind).sizes.observe(requests.len() as f64);
         now
     }
 
     /// Notes that a set has been served.
     pub(super) fn done(&self, kind: Kind, since: Instant) {
-        self.work.get_or_create_owned(&kind.label()).observe(since.elapsed().as_secs_f64());
+        self.of(kind).work.observe(since.elapsed().as_secs_f64());
     }
 }

@@ -12,7 +12,6 @@ use crate::{
     auth::Owner,
     problem::{Cause, Fault},
     task::{Description, ExpectedVersion, Task, TaskId, TaskStatus, Timestamp, Title},
-    telemetry::Label,
 };
 
 /// One request to the database: whose rows it is about, what is to be done, and who waits for the answer.
@@ -91,11 +90,6 @@ impl Kind {
     /// Whether requests of this kind change an owner's rows: one statement at a time does that.
     pub(super) fn writes(self) -> bool {
         matches!(self, Self::Create | Self::Change | Self::Remove | Self::Patient)
-    }
-
-    /// How it is told apart in what is measured.
-    pub(super) fn label(self) -> Label {
-        [("access", if self.writes() { "write" } else { "read" })]
     }
 }
 

@@ -4,9 +4,10 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use fastrand::Rng;
+use hyper::Method;
 use serde_json::{Value, json};
 
-use super::id;
+use super::{app, id};
 use crate::{
     BACKEND,
     support::{Reply, TestApp, User, at_once},
@@ -195,4 +196,46 @@ async fn whoever_hangs_up_leaves_no_hole() {
         }
     }
     assert_eq!(bob.titles("?limit=1000").await.len(), 200);
+}
+
+#[tokio::test]
+async fn a_task_has_its_owners_revision_at_its_last_change() {
+    let app = app().await;
+    let (ann, bob) = (app.new_user(), app.new_user());
+    // Somebody else's changes raise nothing here.
+    bob.create("of somebody else").await;
+    // The title of the task that changed last, and how far its revision is from its owner's.
+    let query = format!(
+        "select concat(t.title, ' ', u.revision - t.revision) from tasks t join users u on u.id = t.user_id \
+         where u.id = '{}' order by t.revision desc limit 1",
+        ann.id
+    );
+    let last = async || app.database.query(&query).await.remove(0);
+    let one = ann.create("one").await;
+    assert_eq!(last().await, "one 0");
+    ann.call(Method::POST, ann.tasks()).json(json!({"title": "two"})).key("a").send().await.is(201);
+    assert_eq!(last().await, "two 0");
+    ann.put(id(&one), json!({"description": "d"})).await.is(200);
+    assert_eq!(last().await, "one 0");
+    let three = ann.create("three").await;
+    assert_eq!(last().await, "three 0");
+    ann.toggle(id(&one)).await.is(200);
+    assert_eq!(last().await, "one 0");
+    ann.call(Method::PATCH, ann.task(id(&three)) + "/complete").key("b").send().await.is(200);
+    assert_eq!(last().await, "three 0");
+    // A deletion is a change, too, which no task has.
+    ann.delete(id(&three)).await.is(204);
+    assert_eq!(last().await, "one 2");
+    // Many at once have one each, up to the owner's.
+    at_once(20, |_| {
+        let ann = ann.clone();
+        async move { ann.create("many").await }
+    })
+    .await;
+    let query = format!(
+        "select cast(u.revision - t.revision as text) from tasks t join users u on u.id = t.user_id \
+         where u.id = '{}' and t.title = 'many' order by t.revision desc",
+        ann.id
+    );
+    assert_eq!(app.database.query(&query).await, (0..20).map(|behind| behind.to_string()).collect::<Vec<_>>());
 }
