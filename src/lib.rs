@@ -16,7 +16,7 @@
 //! | 3 | [`auth`] | tokens, and [`auth::Owner`], the proof that the caller may touch one user's data |
 //! | 3 | [`limits`] | how much one user, and one address, may ask |
 //! | 2 | [`problem`] | every failure, its problem type, its words |
-//! | 2 | [`task`] | the published types |
+//! | 2 | [`task`], [`changes`] | the published types |
 //! | 2 | [`request_id`] | the id of a request |
 //! | 2 | [`schema`] | how types are described in the contract |
 //! | 2 | [`clock`] | the time, and new ids |
@@ -45,6 +45,7 @@
 
 pub mod api;
 pub mod auth;
+pub mod changes;
 pub mod clock;
 pub mod config;
 pub mod contract;

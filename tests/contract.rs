@@ -73,6 +73,7 @@ fn these_are_the_operations() {
             "updateTask PUT /api/{user_id}/tasks/{task_id}",
             "deleteTask DELETE /api/{user_id}/tasks/{task_id}",
             "toggleTaskCompletion PATCH /api/{user_id}/tasks/{task_id}/complete",
+            "listChanges GET /api/{user_id}/changes",
             "getHealth GET /health",
             "getReadiness GET /health/ready",
         ]

@@ -12,7 +12,7 @@ const FLOORS: [&[&str]; 8] = [
     &["api"],
     &["request", "store"],
     &["auth", "limits"],
-    &["problem", "task", "request_id", "schema", "clock"],
+    &["problem", "task", "changes", "request_id", "schema", "clock"],
     &["telemetry", "config"],
 ];
 

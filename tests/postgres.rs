@@ -484,6 +484,12 @@ async fn each_operation_is_one_round_trip_also_with_a_key() {
         let tag = page.header("etag").unwrap();
         ann.call(hyper::Method::GET, ann.tasks()).header("if-none-match", tag).send().await.is(304);
         count("listTasks, not modified");
+        let feed = ann.tasks().replace("/tasks", "/changes");
+        let told = ann.call(hyper::Method::GET, &feed).send().await.is(200).json();
+        count("listChanges");
+        let query = format!("{feed}?since={}", told["next"].as_str().unwrap());
+        ann.call(hyper::Method::GET, query).send().await.is(200);
+        count("listChanges, without any");
         ann.put(id, json!({"title": "u"})).await.is(200);
         count("updateTask");
         ann.toggle(id).await.is(200);

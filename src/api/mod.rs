@@ -9,23 +9,25 @@ use poem_openapi::{OpenApi, Tags};
 
 use crate::store::Store;
 
+mod changes;
 mod health;
 mod reply;
 mod tasks;
 
+pub use changes::Changes;
 pub use health::Health;
 pub use reply::REPLAYED;
 pub use tasks::Tasks;
 
 /// The one list of operations.
-pub type Operations = (Tasks, Health);
+pub type Operations = (Tasks, Changes, Health);
 
 /// Adds the operations on `store` to `routes`. As `OpenApiService` does it, but without its cookies and its own reading of the
 /// query, which nobody uses.
 #[must_use]
 pub fn add_routes(store: Store, routes: Route) -> Route {
     let mut table = HashMap::new();
-    let operations: Operations = (Tasks::new(store.clone()), Health::new(store));
+    let operations: Operations = (Tasks::new(store.clone()), Changes::new(store.clone()), Health::new(store));
     operations.add_routes(&mut table);
     table.into_iter().fold(routes, |routes, (path, methods)| {
         let methods = methods.into_iter().fold(RouteMethod::new(), |all, (method, run)| all.method(method, run));

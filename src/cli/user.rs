@@ -43,16 +43,17 @@ pub(super) async fn run(config: &Config, request: Request) -> Result<(), Failure
     match &request {
         Request::Export(_) => export(&store, user, config).await?,
         Request::Erase { yes, .. } => {
-            let Belongings { tasks, keys } = belongings;
+            let Belongings { tasks, keys, deletions } = belongings;
             if !yes {
                 confirm(&format!(
-                    "This deletes the user `{user}` for good, with {tasks} tasks and {keys} answers that are kept for repeats.\n"
+                    "This deletes the user `{user}` for good, with {tasks} tasks, {keys} answers that are kept for repeats and \
+                     the ids of {deletions} deleted tasks.\n"
                 ))?;
             }
             let (mut progress, mut done) = (Progress::new("tasks"), 0);
             while store.erase(user).await.map_err(failed)? {
                 done += BATCH;
-                progress.show(done, Some(tasks.max(keys)));
+                progress.show(done, Some(tasks.max(keys).max(deletions)));
             }
             progress.end();
             print(&format!("erased `{user}`: {tasks} tasks\n"))?;

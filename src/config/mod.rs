@@ -32,6 +32,8 @@ pub struct Config {
     pub auth: Auth,
     /// How much one user, and one address, may ask.
     pub limits: Limits,
+    /// What is told of changes, and to how many at once.
+    pub changes: Changes,
     /// Which web pages may call.
     pub cors: Cors,
     /// What is told to the operator.
@@ -264,6 +266,30 @@ impl Default for Limits {
             address_requests_per_minute: BoundedInteger::new(0),
             address_burst: BoundedInteger::new(60),
             trusted_proxies: Vec::new(),
+        }
+    }
+}
+
+/// What is told of changes, and to how many at once.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Changes {
+    /// For how long deletions are remembered, in days. 1 to 3,650, default 30. A client that was away for longer is told to start
+    /// over (410).
+    pub retention_days: BoundedInteger<1, 3_650>,
+    /// How many calls may wait for a change at once, 0 to 100,000, default 500; further ones are answered 503. Each has a
+    /// connection, so never more wait than half of `server.max_connections`.
+    pub max_waiting: BoundedInteger<0, 100_000>,
+    /// How many of them may be one user's, 1 to 1,000, default 10; further ones are answered 429.
+    pub max_waiting_per_user: BoundedInteger<1, 1_000>,
+}
+
+impl Default for Changes {
+    fn default() -> Self {
+        Self {
+            retention_days: BoundedInteger::new(30),
+            max_waiting: BoundedInteger::new(500),
+            max_waiting_per_user: BoundedInteger::new(10),
         }
     }
 }

@@ -7,6 +7,7 @@ use poem_openapi::types::{Example as _, MaybeUndefined};
 use serde_json::{Map, Value, json};
 
 use crate::{
+    changes::Changes,
     problem::{Fault, Place, Violation},
     store::NOT_MIGRATED,
     task::{Description, Task, TaskId, Title},
@@ -87,6 +88,13 @@ fn of(operation: &str) -> Vec<Example> {
             ),
             sent("flip", "The other state", json!({}), &done),
         ],
+        "listChanges" => {
+            let none = Changes { tasks: Vec::new(), deleted: Vec::new(), ..Changes::example() };
+            vec![
+                one("changes", "A task that is done, and one that was deleted", None, json!(Changes::example())),
+                one("no-changes", "Nothing new", None, json!(none)),
+            ]
+        }
         "getHealth" | "getReadiness" => vec![one("ok", "All is well", None, json!({"status": "ok"}))],
         _ => Vec::new(),
     }
@@ -112,7 +120,7 @@ pub(super) fn refused(operation: &str) -> Vec<Fault> {
         vec![violation(Place::Header, name, "pattern", "must be `*` or a list of entity tags such as `\"3\"`", None)]
     };
     let violations = match operation {
-        "listTasks" => {
+        "listTasks" | "listChanges" => {
             vec![violation(Place::Query, "limit", "minimum", "must be a whole number from 1 to 1000", Some(1))]
         }
         "getTask" => header("If-None-Match"),

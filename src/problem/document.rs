@@ -255,6 +255,7 @@ fn example(problem: &ProblemType, shown: &[Fault]) -> Value {
         Fault::NoSuchPath,
         Fault::MethodNotAllowed { allowed: vec![poem::http::Method::GET, poem::http::Method::HEAD] },
         Fault::KeyInUse,
+        Fault::ChangesExpired,
         Fault::VersionMismatch { current: Box::new(Task::example()) },
         Fault::BodyTooLarge { limit_bytes: MAX_BODY_BYTES },
         Fault::UnsupportedMediaType(None),

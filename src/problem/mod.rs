@@ -103,6 +103,14 @@ pub enum Fault {
         /// After how long the next request is served, in seconds.
         wait_secs: u64,
     },
+    /// A user has so many calls that wait for a change already.
+    #[error("So many calls of this user wait for a change already. Try again in a moment, or without `wait`.")]
+    TooManyWaiting,
+    /// What the caller knows is too old, or of another time, for changes to be told.
+    #[error(
+        "What has changed since then can't be told any more. Call without `since`, and let what comes replace what you have."
+    )]
+    ChangesExpired,
     /// The database did not answer, or not in time, or has no room. Trying again may help.
     #[error("The database can't serve the request now. Try again in a moment.")]
     Unavailable(#[source] Cause),
@@ -182,7 +190,8 @@ impl Fault {
             Self::VersionMismatch { .. } => &types::VERSION_MISMATCH,
             Self::KeyInUse => &types::IDEMPOTENCY_KEY_IN_USE,
             Self::KeyReused => &types::IDEMPOTENCY_KEY_REUSED,
-            Self::TooManyRequests { .. } => &types::TOO_MANY_REQUESTS,
+            Self::TooManyRequests { .. } | Self::TooManyWaiting => &types::TOO_MANY_REQUESTS,
+            Self::ChangesExpired => &types::CHANGES_EXPIRED,
             Self::Unavailable(_)
             | Self::NotReady { .. }
             | Self::TooSlow
@@ -208,7 +217,7 @@ impl Fault {
             Self::MethodNotAllowed { allowed } => vec![(header::ALLOW, list(allowed))],
             Self::VersionMismatch { current } => vec![(header::ETAG, format!(r#""{}""#, current.tag()))],
             fault => match fault.problem_type().status {
-                StatusCode::SERVICE_UNAVAILABLE | StatusCode::CONFLICT => {
+                StatusCode::SERVICE_UNAVAILABLE | StatusCode::CONFLICT | StatusCode::TOO_MANY_REQUESTS => {
                     vec![(header::RETRY_AFTER, RETRY_AFTER_SECS.to_string())]
                 }
                 _ => Vec::new(),

@@ -85,6 +85,9 @@ problem_types! {
     IDEMPOTENCY_KEY_IN_USE = CONFLICT "idempotency-key-in-use" "Idempotency key in use"
         "Another request with this `Idempotency-Key` is being served. Nothing was done for this one."
         "Send the same request again after the time that the `Retry-After` header gives, in seconds: it is given the other one's answer.";
+    CHANGES_EXPIRED = GONE "changes-expired" "Changes expired"
+        "What has changed since then can't be told any more: `since` is older than deletions are remembered, or from before the user was erased or the database was restored, or it is another user's."
+        "Start over: call without `since`, and let what comes replace what you have.";
     VERSION_MISMATCH = PRECONDITION_FAILED "version-mismatch" "Version mismatch"
         "`If-Match` does not list the entity tag that the task has now. Usually somebody else has changed the task since it was read."
         "`current` is the task as it is now: apply your change to it, and send it with the `ETag` of this answer.";
@@ -124,6 +127,8 @@ pub const AUTH: &[ProblemType] = &[UNAUTHORIZED, FORBIDDEN, TOO_MANY_REQUESTS];
 pub const BODY: &[ProblemType] = &[MALFORMED_BODY, REQUEST_TIMEOUT, BODY_TOO_LARGE, UNSUPPORTED_MEDIA_TYPE];
 /// What an operation that takes an `Idempotency-Key` may answer.
 pub const IDEMPOTENCY: &[ProblemType] = &[IDEMPOTENCY_KEY_IN_USE, IDEMPOTENCY_KEY_REUSED];
+/// What the feed of changes may answer.
+pub const CHANGES: &[ProblemType] = &[CHANGES_EXPIRED];
 /// What every operation that takes more than a path may answer.
 pub const CHECKED: &[ProblemType] = &[INVALID_REQUEST];
 /// What an operation on a task that the path names may answer.

@@ -10,13 +10,15 @@ mod idempotency_key;
 mod owner;
 mod paging;
 mod parameter;
+mod presence;
 mod violations;
 
 pub use body::{Body, OptionalBody, Validators};
 pub(crate) use conditional::A_PAGE;
 pub use conditional::{IfMatch, IfNoneMatch};
 pub use idempotency_key::IdempotencyKey;
-pub use paging::Limit;
+pub use paging::{Limit, Wait};
 pub(crate) use parameter::query_pairs;
 pub use parameter::{Broken, Header, Parameter, Path, PathParameter, Query};
+pub use presence::Presence;
 pub use violations::Violations;

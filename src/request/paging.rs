@@ -1,9 +1,13 @@
-//! Which part of a list is asked for.
+//! Which part of a list, or of the feed of changes, is asked for.
 
+use std::time::Duration;
+
+use poem::http::Uri;
 use poem_openapi::registry::MetaSchema;
 
-use super::{Broken, Parameter};
+use super::{Broken, Parameter, query_pairs};
 use crate::{
+    changes::{MAX_WAIT_SECS, Since},
     schema::{self, one_of},
     task::{MAX_PAGE, TaskId, TaskStatus},
 };
@@ -27,7 +31,7 @@ impl Parameter for TaskStatus {
     }
 }
 
-/// How many tasks a page has at most.
+/// How many tasks, or changes, an answer has at most.
 #[derive(Debug, Clone, Copy)]
 pub struct Limit(pub u16);
 
@@ -40,7 +44,7 @@ impl Default for Limit {
 impl Parameter for Limit {
     fn schema() -> MetaSchema {
         MetaSchema {
-            description: Some("How many tasks the page has at most."),
+            description: Some("How many tasks, or changes, the answer has at most."),
             minimum: Some(1.0),
             maximum: Some(MAX_PAGE.into()),
             default: Some(MAX_PAGE.into()),
@@ -50,20 +54,80 @@ impl Parameter for Limit {
     }
 
     fn parse(text: &str) -> Result<Self, Broken> {
-        let detail = || format!("must be a whole number from 1 to {MAX_PAGE}");
-        let digits = text.strip_prefix('-').unwrap_or(text);
-        if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
-            return Err(Broken::new("type", detail()));
+        whole_number(text, 1, MAX_PAGE).map(Self)
+    }
+}
+
+/// A whole number within these bounds, as JSON writes it.
+fn whole_number(text: &str, min: u16, max: u16) -> Result<u16, Broken> {
+    let detail = || format!("must be a whole number from {min} to {max}");
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(Broken::new("type", detail()));
+    }
+    if text.len() > 1 && digits.starts_with('0') {
+        return Err(Broken::new("type", detail()));
+    }
+    match text.parse::<u16>() {
+        Ok(number) if (min..=max).contains(&number) => Ok(number),
+        Ok(number) if number < min => Err(Broken::bound("minimum", min, detail())),
+        Err(_) if text.starts_with('-') => Err(Broken::bound("minimum", min, detail())),
+        _ => Err(Broken::bound("maximum", max, detail())),
+    }
+}
+
+/// How far the caller has come.
+impl Parameter for Since {
+    fn schema() -> MetaSchema {
+        MetaSchema {
+            description: Some(
+                "Where to go on: the `next` of the call before. Left out, everything is told from the beginning.",
+            ),
+            ..Self::schema()
         }
-        if text.len() > 1 && digits.starts_with('0') {
-            return Err(Broken::new("type", detail()));
+    }
+
+    fn parse(text: &str) -> Result<Self, Broken> {
+        Self::parse(text).ok_or_else(|| Broken::new("pattern", "must be the `next` of an earlier answer"))
+    }
+}
+
+/// For how long to wait if nothing has changed, in seconds.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Wait(u8);
+
+impl Wait {
+    /// The time.
+    #[must_use]
+    pub fn duration(self) -> Duration {
+        Duration::from_secs(self.0.into())
+    }
+
+    /// The time that a request asks for in its query, if it does.
+    #[must_use]
+    pub fn in_query(uri: &Uri) -> Duration {
+        let wait = query_pairs(uri).find(|(name, _)| name == "wait");
+        wait.and_then(|(_, text)| Self::parse(&text).ok()).unwrap_or_default().duration()
+    }
+}
+
+impl Parameter for Wait {
+    fn schema() -> MetaSchema {
+        MetaSchema {
+            description: Some(
+                "For how long to wait if nothing has changed, in seconds: the answer comes as soon as something does, or \
+                 without any change when the time is up.",
+            ),
+            minimum: Some(0.0),
+            maximum: Some(MAX_WAIT_SECS.into()),
+            default: Some(0.into()),
+            ..MetaSchema::new_with_format("integer", "int32")
         }
-        match text.parse::<u16>() {
-            Ok(limit @ 1..=MAX_PAGE) => Ok(Self(limit)),
-            Ok(0) => Err(Broken::bound("minimum", 1, detail())),
-            Err(_) if text.starts_with('-') => Err(Broken::bound("minimum", 1, detail())),
-            _ => Err(Broken::bound("maximum", MAX_PAGE, detail())),
-        }
+    }
+
+    fn parse(text: &str) -> Result<Self, Broken> {
+        let secs = whole_number(text, 0, MAX_WAIT_SECS.into())?;
+        Ok(Self(u8::try_from(secs).expect("it is within the bounds")))
     }
 }
 

@@ -33,7 +33,7 @@ use crate::{
     contract::{self, Contract, Operation},
     limits::{Drawn, Limits},
     problem::Fault,
-    request::Violations,
+    request::{Violations, Wait},
     request_id::{self, RequestId},
     store::Store,
     telemetry,
@@ -42,6 +42,8 @@ use crate::{
 /// The operations that are served when nothing else is.
 const LIVENESS: &str = "getHealth";
 const READINESS: &str = "getReadiness";
+/// The operation that waits, if it is asked to.
+const CHANGES: &str = "listChanges";
 
 /// The way in and out.
 pub(super) struct Edge {
@@ -190,8 +192,14 @@ impl Edge {
         request.set_data(drawn.clone());
         request.set_data(self.contract.validators());
         request.set_data(Violations::default());
+        // Waiting for a change is no delay.
+        let mut wait = Duration::ZERO;
+        if is(CHANGES) {
+            wait = Wait::in_query(request.uri());
+            request.set_data(peer.presence.clone());
+        }
         let work = AssertUnwindSafe(self.routes.call(request)).catch_unwind();
-        let fault = match time::timeout(self.deadline, work).await {
+        let fault = match time::timeout(self.deadline + wait, work).await {
             Ok(Ok(Ok(answer))) => return Ok(answer),
             Ok(Ok(Err(error))) => Fault::from_poem_error(error, || self.methods(path)),
             Ok(Err(_)) => Fault::defect("a panic; its place is in the log line before"),

@@ -71,7 +71,9 @@ impl Server {
     /// The address can't be had.
     pub async fn bind(config: &Config, store: Store, verifier: Verifier) -> io::Result<Self> {
         let address = (config.server.host.as_str(), config.server.port.get());
-        let (peers, limits) = (Peers::new(&config.server, descriptors::places(config)), Limits::new(&config.limits));
+        let places = descriptors::places(config);
+        let (peers, limits) = (Peers::new(&config.server, places), Limits::new(&config.limits));
+        let store = store.for_server(&config.changes, places);
         let peers = Arc::new(peers);
         Ok(Self {
             listener: TcpListener::bind(address).await?,
@@ -108,8 +110,10 @@ impl Server {
         // The background tasks. They end when this is dropped.
         let mut background = JoinSet::new();
         let (store, verifier) = (self.store.clone(), self.verifier.clone());
-        background.spawn(restart_on_panic(move || store.clone().sweep_old_keys()));
+        background.spawn(restart_on_panic(move || store.clone().sweep()));
         background.spawn(restart_on_panic(move || verifier.clone().keep_fresh()));
+        let store = self.store.clone();
+        background.spawn(restart_on_panic(move || store.clone().watch_changes()));
         let (limits, peers) = (self.limits.clone(), Arc::clone(&self.peers));
         background.spawn(restart_on_panic(move || limits.clone().keep_small()));
         background.spawn(restart_on_panic(move || Arc::clone(&peers).watch()));
@@ -119,6 +123,7 @@ impl Server {
         let mut drained = pin!(async {
             stop.await;
             self.peers.drain();
+            self.store.end_waiting();
             time::sleep(self.drain_delay).await;
         });
         let mut has_failed = false;

@@ -25,7 +25,7 @@ use prometheus_client::{
 use tokio::{sync::Notify, time};
 
 use super::stream::LINGER;
-use crate::{auth::Owner, config, telemetry::Label};
+use crate::{auth::Owner, config, request::Presence, telemetry::Label};
 
 /// How often the deadlines are looked at.
 const TICK: Duration = Duration::from_millis(250);
@@ -115,6 +115,8 @@ pub(super) struct Peer {
     told: Notify,
     /// The bytes of the answer that it is taking.
     answer: AtomicUsize,
+    /// Whether it is there, for a request that waits.
+    pub(super) presence: Presence,
 }
 
 impl Peer {
@@ -263,6 +265,7 @@ impl Peers {
             order: AtomicU8::new(Order::None as u8),
             told: Notify::new(),
             answer: AtomicUsize::new(0),
+            presence: Presence::default(),
         });
         peer.enter(Phase::Fresh);
         state.regular += usize::from(!is_spare);

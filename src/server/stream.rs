@@ -59,6 +59,19 @@ impl Stream {
         }
     }
 
+    /// Looks whether the peer has closed its sending side, if a request waits: while one is being served, hyper does not read.
+    fn look_for_end(&mut self, cx: &mut Context<'_>) {
+        if !self.peer.presence.is_asked_for() {
+            return;
+        }
+        let mut byte = [0];
+        match self.inner.poll_peek(cx, &mut ReadBuf::new(&mut byte)) {
+            Poll::Ready(Ok(0) | Err(_)) => self.peer.presence.leave(),
+            // The next request, or nothing yet; the connection is looked at again when something comes.
+            Poll::Ready(Ok(_)) | Poll::Pending => {}
+        }
+    }
+
     /// Writes what is to be written in the place of something else.
     fn poll_replacement(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while let Some(rest) = self.replacement.as_mut().filter(|rest| !rest.is_empty()) {
@@ -131,6 +144,7 @@ impl AsyncWrite for Stream {
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         // It is called when nothing is left to be written.
         self.peers.has_taken_all(&self.peer);
+        self.look_for_end(cx);
         Pin::new(&mut self.inner).poll_flush(cx)
     }
 

@@ -2,6 +2,7 @@
 //!
 //! A copy is what the database was at one moment. Whoever has read tasks since then has entity tags that the restored database
 //! must not give out again for other content: every version and every revision is raised by a jump that no client has come to.
+//! Whoever follows the changes has to start over: what it knows may never have been, in this database.
 
 use std::{
     fs::{self, OpenOptions},
@@ -140,7 +141,7 @@ pub fn put_in_place(settings: &config::Database, restored: &Path) -> Result<Opti
     let target = file(settings)?;
     let database = Connection::open(restored)?;
     database.execute_batch(&format!(
-        "begin; update users set revision = revision + {JUMP}; \
+        "begin; update users set revision = revision + {JUMP}, swept_revision = revision + {JUMP}; \
          update tasks set version = min(version + {JUMP}, 2147483647), revision = revision + {JUMP}; commit"
     ))?;
     one_file(&database)?;

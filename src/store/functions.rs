@@ -15,7 +15,8 @@ use crate::config::Sets;
 
 /// Makes the functions. Citus is told that they are none of its business.
 pub(super) fn definitions() -> String {
-    format!("set citus.enable_ddl_propagation = off; {} {} {}", create(), change(Waits::No), change(Waits::ForOwner))
+    let of = |function: fn(Waits) -> String| [Waits::No, Waits::ForOwner].map(function).join(" ");
+    format!("set citus.enable_ddl_propagation = off; {} {} {}", create(), of(change), of(remove))
 }
 
 pub(super) fn call_create(waits: Waits, has_keys: bool) -> String {
@@ -24,13 +25,17 @@ pub(super) fn call_create(waits: Waits, has_keys: bool) -> String {
 }
 
 pub(super) fn call_change(waits: Waits) -> String {
-    format!("select * from pg_temp.{}($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)", change_name(waits))
+    format!("select * from pg_temp.{}($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)", name("change", waits))
 }
 
-fn change_name(waits: Waits) -> &'static str {
+pub(super) fn call_remove(waits: Waits) -> String {
+    format!("select * from pg_temp.{}($1, $2, $3, $4)", name("remove", waits))
+}
+
+fn name(what: &str, waits: Waits) -> String {
     match waits {
-        Waits::No => "taskpact_change",
-        Waits::ForOwner => "taskpact_change_patiently",
+        Waits::No => format!("taskpact_{what}"),
+        Waits::ForOwner => format!("taskpact_{what}_patiently"),
     }
 }
 
@@ -45,12 +50,12 @@ fn create() -> String {
          declare \
            owner text := owners[1]; \
            changes int; \
+           first int8 := (extract(epoch from clock_timestamp()) * 1000000)::int8; \
            last int8; \
          begin \
            if waits then \
              perform set_config('lock_timeout', '{patient}', true) from users u where u.id = owner; \
-             insert into users as u (id, revision) \
-             values (owner, (extract(epoch from clock_timestamp()) * 1000000)::int8) \
+             insert into users as u (id, revision, swept_revision) values (owner, first, first) \
              on conflict (id) do update set revision = u.revision; \
            else \
              perform set_config('lock_timeout', '{SET_LOCK_TIMEOUT_MS}', true) \
@@ -130,9 +135,35 @@ fn change(waits: Waits) -> String {
                null::bytea, null::text; \
            end loop; \
          end $body$;",
-        name = change_name(waits),
+        name = name("change", waits),
         text = statements::change(waits, false, Sets::Owner),
         stored = outcome::STORED,
+        done = outcome::DONE,
+    )
+}
+
+/// The parameters are those of `statements::remove`.
+fn remove(waits: Waits) -> String {
+    format!(
+        "create or replace function pg_temp.{name}(owners text[], uuid[], text[], timestamptz[]) returns table ( \
+           n int8, outcome int2, user_id text, id uuid, title text, description text, completed_at timestamptz, \
+           created_at timestamptz, updated_at timestamptz, version int4 \
+         ) language plpgsql as $body$ \
+         #variable_conflict use_column \n\
+         declare \
+           found record; \
+         begin \
+           for found in {text} loop \
+             if found.outcome = {done} then \
+               insert into deleted_tasks (user_id, revision, id, deleted_at) \
+               values (owners[1], found.revision, found.id, found.at); \
+             end if; \
+             return query select found.n, found.outcome, found.user_id::text, found.id, found.title::text, \
+               found.description::text, found.completed_at, found.created_at, found.updated_at, found.version; \
+           end loop; \
+         end $body$;",
+        name = name("remove", waits),
+        text = statements::remove_only(waits),
         done = outcome::DONE,
     )
 }

@@ -4,29 +4,19 @@
 //! other. A repeat finds the response and is given it again. Both happen under the lock of the owner's row, so that of two
 //! requests at once the later one sees nothing half done.
 
-use std::time::Duration;
-
 use chrono::TimeDelta;
-use sea_orm::DbErr;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use tokio::time;
 
-use super::{Outcome, Store, rows::unowned};
+use super::Outcome;
 use crate::{
     problem::Fault,
     task::{ExpectedVersion, NewTask, TaskCompletion, TaskId, min_key_retention_hours},
-    telemetry::chain,
 };
 
 /// For how long a key is kept, by the database's clock: as long as is promised, and somewhat longer, because the one who was
 /// promised it has another clock.
-const RETENTION: TimeDelta = TimeDelta::hours(min_key_retention_hours!() + 1);
-/// How often old keys are looked for, and how many are deleted in one statement.
-const SWEEP_INTERVAL: Duration = Duration::from_mins(1);
-const SWEEP_BATCH: u64 = 200;
-/// How long others may write between two such statements.
-const SWEEP_PAUSE: Duration = Duration::from_millis(100);
+pub(super) const RETENTION: TimeDelta = TimeDelta::hours(min_key_retention_hours!() + 1);
 
 /// What makes a request an idempotent one: the caller's key for it, and what was asked for.
 #[derive(Debug)]
@@ -95,41 +85,6 @@ pub(super) fn replay(request: Option<&IdempotentRequest>, fingerprint: &[u8], an
     match request {
         Some(request) if request.is(fingerprint) => Outcome::replay(answer),
         _ => Err(Fault::KeyReused),
-    }
-}
-
-impl Store {
-    /// Deletes old keys for ever, in small batches between which others can write; while nobody uses the database, it is left
-    /// alone.
-    pub async fn sweep_old_keys(self) {
-        loop {
-            let pause = match self.sweep_batch().await {
-                Ok(SWEEP_BATCH..) => SWEEP_PAUSE,
-                Ok(_) => SWEEP_INTERVAL,
-                Err(error) => {
-                    tracing::warn!(
-                        cause = chain(&error),
-                        "could not delete old idempotency keys; trying again in a minute"
-                    );
-                    SWEEP_INTERVAL
-                }
-            };
-            time::sleep(pause).await;
-            while pause == SWEEP_INTERVAL && !self.last_use.is_new() {
-                time::sleep(pause).await;
-            }
-        }
-    }
-
-    /// Deletes some of the keys that need not be kept any longer, and tells how many.
-    ///
-    /// # Errors
-    /// The database did not answer.
-    pub async fn sweep_batch(&self) -> Result<u64, DbErr> {
-        Ok(unowned::delete_old_keys(self.backend(), RETENTION, SWEEP_BATCH)
-            .exec(&self.upkeep.write)
-            .await?
-            .rows_affected)
     }
 }
 

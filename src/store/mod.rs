@@ -15,6 +15,7 @@ use std::{
     time::Duration,
 };
 
+use chrono::TimeDelta;
 use prometheus_client::registry::Registry;
 use sea_orm::{
     AccessMode, ConnectionTrait, DatabaseTransaction, DbBackend, DbErr, RuntimeErr, SqliteTransactionMode, SqlxError,
@@ -30,6 +31,7 @@ use crate::{
 };
 
 pub mod backup;
+mod changes;
 mod connections;
 mod file;
 mod functions;
@@ -48,7 +50,9 @@ pub mod rows;
 mod session;
 mod sqlite;
 mod statements;
+mod sweep;
 mod tasks;
+mod waiting;
 
 use connections::Upkeep;
 pub use idempotency::IdempotentRequest;
@@ -63,6 +67,7 @@ use readiness::{GONE, LastUse, Probe};
 pub use request::{Listed, Outcome, Page};
 use sqlite::Sqlite;
 pub use tasks::Tasks;
+use waiting::Waiting;
 
 /// How long a request waits for what somebody else has locked, in milliseconds.
 const LOCK_TIMEOUT_MS: u64 = 3_000;
@@ -79,6 +84,9 @@ pub struct Store {
     last_use: Arc<LastUse>,
     /// Whether readiness is judged by that.
     last_use_counts: bool,
+    waiting: Arc<Waiting>,
+    /// For how long deletions are remembered.
+    retention: TimeDelta,
     clock: Clock,
 }
 
@@ -138,6 +146,8 @@ impl Store {
             probe: Arc::default(),
             last_use: Arc::default(),
             last_use_counts: settings.readiness == config::Readiness::LastUse,
+            waiting: Arc::new(Waiting::new(&config::Changes::default(), usize::MAX)),
+            retention: TimeDelta::days(config::Changes::default().retention_days.get()),
             clock: Clock,
         })
     }
@@ -153,11 +163,13 @@ impl Store {
     /// Registers what is measured.
     pub fn register(&self, registry: &mut Registry) {
         self.lanes.queue.measured.register(registry);
+        registry.register("changes_waiting", "Calls that wait for a change", self.waiting.gauge.clone());
     }
 
     /// Looks at what is measured when somebody asks.
     pub fn measure(&self) {
         self.lanes.queue.measured.wait(self.lanes.queue.waiting());
+        self.waiting.measure();
     }
 
     /// `owner`'s tasks.

@@ -17,6 +17,8 @@ pub struct Belongings {
     pub tasks: u64,
     /// The answers that are kept for repeats.
     pub keys: u64,
+    /// The ids of deleted tasks that are remembered.
+    pub deletions: u64,
 }
 
 impl Store {
@@ -29,9 +31,11 @@ impl Store {
         if person::user(user_id).one(database).await?.is_none() {
             return Ok(None);
         }
-        let (tasks, keys) =
-            (person::tasks(user_id).count(database).await?, person::keys(user_id).count(database).await?);
-        Ok(Some(Belongings { tasks, keys }))
+        Ok(Some(Belongings {
+            tasks: person::tasks(user_id).count(database).await?,
+            keys: person::keys(user_id).count(database).await?,
+            deletions: person::deletions(user_id).count(database).await?,
+        }))
     }
 
     /// The user's next tasks after this one, the oldest first. There are none after the last.
@@ -53,7 +57,8 @@ impl Store {
         person::next_revision(user_id).exec(&transaction).await?;
         let keys = person::delete_keys(user_id, BATCH).exec(&transaction).await?.rows_affected;
         let tasks = person::delete_tasks(user_id, BATCH).exec(&transaction).await?.rows_affected;
-        let is_over = keys < BATCH && tasks < BATCH;
+        let deletions = person::delete_deletions(user_id, BATCH).exec(&transaction).await?.rows_affected;
+        let is_over = keys < BATCH && tasks < BATCH && deletions < BATCH;
         if is_over {
             person::delete_user(user_id).exec(&transaction).await?;
         }

@@ -26,18 +26,20 @@ use tokio::{
 use uuid::Uuid;
 
 use super::{
+    changes::{Entry, Found, Told, What},
     functions,
     idempotency::IdempotentRequest,
     is_lost,
     places::Places,
     pooler::{self, PoolerCheck},
     queue::{Queue, Roles},
-    request::{Change, Create, Get, Kind, List, Listed, Outcome, Page, Remove, Request, cause, unavailable},
+    request::{Change, Create, Follow, Get, Kind, List, Listed, Outcome, Page, Remove, Request, cause, unavailable},
     session::Sessions,
     statements::{self, Waits, outcome},
 };
 use crate::{
     auth::Owner,
+    changes::DeletedTask,
     config::{self, Sets},
     problem::{Cause, Fault},
     task::{Description, ExpectedVersion, Task, TaskId, Title},
@@ -150,6 +152,7 @@ enum Verdict {
 struct Texts {
     get: String,
     list: [String; 3],
+    changes: String,
     /// By whether they wait, and whether there are keys.
     create: [[String; 2]; 2],
     create_one: String,
@@ -169,6 +172,7 @@ impl Texts {
             get: statements::get(sets),
             list: ["", "and t.completed_at is null", "and t.completed_at is not null"]
                 .map(|of_status| statements::list(of_status, sets)),
+            changes: statements::changes(sets),
             create: both(statements::create),
             create_one: statements::create_one(),
             change: both(statements::change),
@@ -218,7 +222,7 @@ impl Postgres {
             }
             match taken.kind {
                 _ if requests.is_empty() => {}
-                Kind::Get | Kind::ListAll | Kind::ListPending | Kind::ListCompleted => {
+                Kind::Get | Kind::ListAll | Kind::ListPending | Kind::ListCompleted | Kind::Changes => {
                     self.read(&mut link, taken.kind, requests).await;
                 }
                 Kind::Create | Kind::Change | Kind::Remove => self.write(&mut link, requests).await,
@@ -376,6 +380,7 @@ impl Postgres {
                 Kind::ListAll => self.list(link, &self.texts.list[0], lists).await,
                 Kind::ListPending => self.list(link, &self.texts.list[1], lists).await,
                 Kind::ListCompleted => self.list(link, &self.texts.list[2], lists).await,
+                Kind::Changes => self.changes(link, requests.iter().filter_map(Request::as_follow)).await,
                 Kind::Create | Kind::Change | Kind::Remove | Kind::Patient => Err(undecodable("it does not read")),
             };
             match outcome {
@@ -460,6 +465,41 @@ impl Postgres {
             });
         }
         Ok(places.into_iter().map(|place| Read::List(answers[place].clone())).collect())
+    }
+
+    async fn changes(&self, link: &mut Link, follows: impl Iterator<Item = &Follow>) -> Result<Vec<Read>, Failed> {
+        let all: Vec<&Follow> = follows.collect();
+        let arguments = arguments(|to| {
+            to.add(column(&all, |follow| follow.owner.id()))?;
+            to.add(column(&all, |follow| follow.work.since.revision))?;
+            to.add(column(&all, |follow| follow.work.since.id))?;
+            to.add(column(&all, |follow| follow.work.deletions_after().0))?;
+            to.add(column(&all, |follow| follow.work.deletions_after().1))?;
+            to.add(column(&all, |follow| follow.work.most()))?;
+            to.add(column(&all, |follow| follow.work.since.end_revision()))
+        });
+        let mut found: Vec<Found> = all.iter().map(|_| Found::default()).collect();
+        for row in self.run(link, &self.texts.changes, arguments, SET_TIMEOUT).await? {
+            let n = place(&row, found.len())?;
+            let revisions = column_of::<Option<i64>>(&row, 1)?.zip(column_of(&row, 2)?);
+            found[n].user = revisions;
+            let Some(revision) = column_of::<Option<i64>>(&row, 3 + statements::COLUMN_COUNT)? else { continue };
+            // Only what is this owner's.
+            if column_of::<String>(&row, 3)? != all[n].owner.id() {
+                continue;
+            }
+            let deleted_at: Option<DateTime<Utc>> = column_of(&row, 4 + statements::COLUMN_COUNT)?;
+            let what = match deleted_at {
+                Some(at) => What::Deleted(DeletedTask { id: TaskId(column_of(&row, 4)?), deleted_at: at.into() }),
+                None => What::Changed(task(&row, 3)?),
+            };
+            found[n].entries.push(Entry { revision, what });
+        }
+        Ok(all
+            .iter()
+            .zip(found)
+            .map(|(follow, found)| Read::Changes(found.tell(&follow.owner, &follow.work)))
+            .collect())
     }
 
     /// Serves requests that write.
@@ -549,7 +589,9 @@ impl Postgres {
             Some(Request::Create(_)) => self.create(link, requests, waits).await,
             Some(Request::Change(_)) => self.change(link, requests, waits).await,
             Some(Request::Remove(_)) => self.remove(link, requests, waits).await,
-            Some(Request::Get(_) | Request::List(_)) | None => Err(undecodable("it does not write")),
+            Some(Request::Get(_) | Request::List(_) | Request::Changes(_)) | None => {
+                Err(undecodable("it does not write"))
+            }
         }
     }
 
@@ -634,7 +676,8 @@ impl Postgres {
         let arguments = arguments(|to| {
             to.add(owners(requests))?;
             to.add(column(&all, |remove| remove.work.id.0))?;
-            to.add(column(&all, |remove| expected(&remove.work.expected)))
+            to.add(column(&all, |remove| expected(&remove.work.expected)))?;
+            to.add(column(&all, |remove| DateTime::<Utc>::from(remove.work.at)))
         });
         self.verdicts(link, &self.texts.remove[waits as usize], arguments, waits, all.len(), |row, n| {
             let remove = all[n];
@@ -670,6 +713,7 @@ impl Postgres {
 enum Read {
     Task(Option<Task>),
     List(Listed),
+    Changes(Result<Told, Fault>),
 }
 
 impl Read {
@@ -677,6 +721,7 @@ impl Read {
         match (self, to) {
             (Self::Task(task), Request::Get(get)) => get.answer(task.ok_or(Fault::NoSuchTask)),
             (Self::List(listed), Request::List(list)) => list.answer(Ok(listed)),
+            (Self::Changes(told), Request::Changes(follow)) => follow.answer(told),
             (_, other) => other.fail(Fault::defect("an answer was for another kind of request")),
         }
     }

@@ -7,7 +7,10 @@ use poem_openapi::types::MaybeUndefined;
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
-use super::idempotency::IdempotentRequest;
+use super::{
+    changes::{Following, Told},
+    idempotency::IdempotentRequest,
+};
 use crate::{
     auth::Owner,
     problem::{Cause, Fault},
@@ -25,6 +28,7 @@ pub(super) struct Asked<W, A> {
 
 pub(super) type Get = Asked<TaskId, Task>;
 pub(super) type List = Asked<Listing, Listed>;
+pub(super) type Follow = Asked<Following, Told>;
 pub(super) type Create = Asked<Creation, Outcome>;
 pub(super) type Change = Asked<Alteration, Outcome>;
 pub(super) type Remove = Asked<Removal, ()>;
@@ -56,6 +60,7 @@ impl<W, A> Asked<W, A> {
 pub(super) enum Request {
     Get(Get),
     List(List),
+    Changes(Follow),
     Create(Create),
     Change(Change),
     Remove(Remove),
@@ -68,6 +73,7 @@ pub(super) enum Kind {
     ListAll,
     ListPending,
     ListCompleted,
+    Changes,
     Create,
     Change,
     Remove,
@@ -76,11 +82,12 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    pub(super) const ALL: [Self; 8] = [
+    pub(super) const ALL: [Self; 9] = [
         Self::Get,
         Self::ListAll,
         Self::ListPending,
         Self::ListCompleted,
+        Self::Changes,
         Self::Create,
         Self::Change,
         Self::Remove,
@@ -108,6 +115,7 @@ impl Request {
         match self {
             Self::Get(_) => Kind::Get,
             Self::List(list) => list.work.status.into(),
+            Self::Changes(_) => Kind::Changes,
             Self::Create(_) => Kind::Create,
             Self::Change(_) => Kind::Change,
             Self::Remove(_) => Kind::Remove,
@@ -118,6 +126,7 @@ impl Request {
         match self {
             Self::Get(asked) => &asked.owner,
             Self::List(asked) => &asked.owner,
+            Self::Changes(asked) => &asked.owner,
             Self::Create(asked) => &asked.owner,
             Self::Change(asked) => &asked.owner,
             Self::Remove(asked) => &asked.owner,
@@ -128,6 +137,7 @@ impl Request {
         match self {
             Self::Get(asked) => asked.since,
             Self::List(asked) => asked.since,
+            Self::Changes(asked) => asked.since,
             Self::Create(asked) => asked.since,
             Self::Change(asked) => asked.since,
             Self::Remove(asked) => asked.since,
@@ -139,6 +149,7 @@ impl Request {
         match self {
             Self::Get(asked) => asked.is_abandoned(),
             Self::List(asked) => asked.is_abandoned(),
+            Self::Changes(asked) => asked.is_abandoned(),
             Self::Create(asked) => asked.is_abandoned(),
             Self::Change(asked) => asked.is_abandoned(),
             Self::Remove(asked) => asked.is_abandoned(),
@@ -151,6 +162,7 @@ impl Request {
             // Its page is known, and seldom another one.
             Self::List(list) if list.work.has_known_page() => 1,
             Self::List(list) => list.work.limit.into(),
+            Self::Changes(follow) => follow.work.weight(),
             _ => 1,
         }
     }
@@ -159,7 +171,7 @@ impl Request {
     pub(super) fn subjects(&self) -> [Option<Subject>; 2] {
         let key = |once: &Option<IdempotentRequest>| once.as_ref().map(|once| Subject::Key(once.key().to_owned()));
         match self {
-            Self::Get(_) | Self::List(_) => [None, None],
+            Self::Get(_) | Self::List(_) | Self::Changes(_) => [None, None],
             Self::Create(create) => [key(&create.work.once), None],
             Self::Change(change) => [key(&change.work.once), Some(Subject::Task(change.work.id.0))],
             Self::Remove(remove) => [Some(Subject::Task(remove.work.id.0)), None],
@@ -170,7 +182,7 @@ impl Request {
         match self {
             Self::Create(create) => create.work.once.as_ref(),
             Self::Change(change) => change.work.once.as_ref(),
-            Self::Get(_) | Self::List(_) | Self::Remove(_) => None,
+            Self::Get(_) | Self::List(_) | Self::Changes(_) | Self::Remove(_) => None,
         }
     }
 
@@ -180,6 +192,10 @@ impl Request {
 
     pub(super) fn as_list(&self) -> Option<&List> {
         if let Self::List(asked) = self { Some(asked) } else { None }
+    }
+
+    pub(super) fn as_follow(&self) -> Option<&Follow> {
+        if let Self::Changes(asked) = self { Some(asked) } else { None }
     }
 
     pub(super) fn as_create(&self) -> Option<&Create> {
@@ -199,6 +215,7 @@ impl Request {
         match self {
             Self::Get(asked) => asked.answer(Err(fault)),
             Self::List(asked) => asked.answer(Err(fault)),
+            Self::Changes(asked) => asked.answer(Err(fault)),
             Self::Create(asked) => asked.answer(Err(fault)),
             Self::Change(asked) => asked.answer(Err(fault)),
             Self::Remove(asked) => asked.answer(Err(fault)),
@@ -308,6 +325,7 @@ impl From<bool> for Completion {
 pub(super) struct Removal {
     pub(super) id: TaskId,
     pub(super) expected: ExpectedVersion,
+    pub(super) at: Timestamp,
 }
 
 /// What a change came to.

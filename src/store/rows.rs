@@ -18,6 +18,7 @@ pub fn tables(backend: DbBackend) -> Vec<String> {
         schema.create_table_from_entity(users::Entity),
         schema.create_table_from_entity(tasks::Entity),
         schema.create_table_from_entity(idempotency_keys::Entity),
+        schema.create_table_from_entity(deleted_tasks::Entity),
     ];
     tables.iter().map(|table| backend.build(table).to_string()).collect()
 }
@@ -31,15 +32,23 @@ pub(super) mod unowned {
     };
 
     use super::{
+        deleted_tasks::{self, Column as DeletedColumn},
         idempotency_keys::{self, Column as KeyColumn},
         tasks,
     };
     use crate::clock::Clock;
 
+    /// The longest past of the deletions from before this time: whose it is.
+    pub(in crate::store) fn oldest_deletion(before: DateTime<Utc>) -> Select<deleted_tasks::Entity> {
+        let old = deleted_tasks::Entity::find().filter(Expr::col(DeletedColumn::DeletedAt).lt(before));
+        old.order_by_asc(DeletedColumn::DeletedAt).limit(1)
+    }
+
     /// Asks every table for nothing: readiness is about the database, not about anybody's rows.
     pub(in crate::store) fn probe() -> Select<tasks::Entity> {
         let keys = idempotency_keys::Entity::find().into_query();
-        tasks::Entity::find().filter(Expr::val(false)).filter(Expr::exists(keys))
+        let deleted = deleted_tasks::Entity::find().into_query();
+        tasks::Entity::find().filter(Expr::val(false)).filter(Expr::exists(keys)).filter(Expr::exists(deleted))
     }
 
     /// Deletes up to `count` of the keys that are older than `age`, whosever they are: they expire alike. The database's clock
@@ -69,6 +78,7 @@ pub(super) mod unowned {
 
 /// The statements about one user that only the operator has run, by name: `person.rs`.
 pub(super) mod person {
+    use chrono::{DateTime, Utc};
     use sea_orm::{
         ColumnTrait, DeleteMany, EntityTrait, ExprTrait, QueryFilter, QueryOrder, QuerySelect, QueryTrait, Select,
         UpdateMany, sea_query::Expr,
@@ -76,6 +86,7 @@ pub(super) mod person {
     use uuid::Uuid;
 
     use super::{
+        deleted_tasks::{self, Column as DeletedColumn},
         idempotency_keys::{self, Column as KeyColumn},
         tasks::{self, Column as TaskColumn},
         users::{self, Column as UserColumn},
@@ -102,9 +113,37 @@ pub(super) mod person {
         }
     }
 
+    pub(in crate::store) fn deletions(user_id: &str) -> Select<deleted_tasks::Entity> {
+        deleted_tasks::Entity::find().filter(DeletedColumn::UserId.eq(user_id))
+    }
+
+    /// Raises the revision. What is deleted from then on need not be remembered: whoever follows the changes starts over.
     pub(in crate::store) fn next_revision(user_id: &str) -> UpdateMany<users::Entity> {
-        let next = Expr::col(UserColumn::Revision).add(1);
-        users::Entity::update_many().col_expr(UserColumn::Revision, next).filter(UserColumn::Id.eq(user_id))
+        let next = || Expr::col(UserColumn::Revision).add(1);
+        let user = users::Entity::update_many().filter(UserColumn::Id.eq(user_id));
+        user.col_expr(UserColumn::Revision, next()).col_expr(UserColumn::SweptRevision, next())
+    }
+
+    /// The deletions from before this time, the oldest first.
+    pub(in crate::store) fn old_deletions(
+        user_id: &str,
+        before: DateTime<Utc>,
+        count: u64,
+    ) -> Select<deleted_tasks::Entity> {
+        let old = deletions(user_id).filter(DeletedColumn::DeletedAt.lt(before));
+        old.order_by_asc(DeletedColumn::Revision).limit(count)
+    }
+
+    /// Says that deletions up to this revision may be forgotten.
+    pub(in crate::store) fn swept(user_id: &str, revision: i64) -> UpdateMany<users::Entity> {
+        let user = users::Entity::update_many().filter(UserColumn::Id.eq(user_id));
+        user.col_expr(UserColumn::SweptRevision, Expr::val(revision)).filter(UserColumn::SweptRevision.lt(revision))
+    }
+
+    /// Forgets deletions up to this revision.
+    pub(in crate::store) fn forget_deletions(user_id: &str, revision: i64) -> DeleteMany<deleted_tasks::Entity> {
+        let mine = deleted_tasks::Entity::delete_many().filter(DeletedColumn::UserId.eq(user_id));
+        mine.filter(DeletedColumn::Revision.lte(revision))
     }
 
     pub(in crate::store) fn delete_tasks(user_id: &str, count: u64) -> DeleteMany<tasks::Entity> {
@@ -116,6 +155,12 @@ pub(super) mod person {
         let some = keys(user_id).select_only().column(KeyColumn::Key).limit(count).into_query();
         let mine = idempotency_keys::Entity::delete_many().filter(KeyColumn::UserId.eq(user_id));
         mine.filter(KeyColumn::Key.in_subquery(some))
+    }
+
+    pub(in crate::store) fn delete_deletions(user_id: &str, count: u64) -> DeleteMany<deleted_tasks::Entity> {
+        let some = deletions(user_id).select_only().column(DeletedColumn::Revision).limit(count).into_query();
+        let mine = deleted_tasks::Entity::delete_many().filter(DeletedColumn::UserId.eq(user_id));
+        mine.filter(DeletedColumn::Revision.in_subquery(some))
     }
 
     pub(in crate::store) fn delete_user(id: &str) -> DeleteMany<users::Entity> {
@@ -163,6 +208,9 @@ mod users {
         /// Rises with every change of the user's tasks.
         #[sea_orm(default_value = 0)]
         pub revision: i64,
+        /// The revision up to which deletions may be forgotten.
+        #[sea_orm(default_value = 0)]
+        pub swept_revision: i64,
     }
 
     impl ActiveModelBehavior for ActiveModel {}
@@ -216,6 +264,27 @@ mod idempotency_keys {
         #[sea_orm(column_type = "Text")]
         pub answer: String,
         pub created_at: DateTimeUtc,
+    }
+
+    impl ActiveModelBehavior for ActiveModel {}
+}
+
+/// The tasks that were deleted, as long as that is remembered.
+mod deleted_tasks {
+    use sea_orm::entity::prelude::*;
+
+    #[sea_orm::model]
+    #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+    #[sea_orm(table_name = "deleted_tasks")]
+    pub(in crate::store) struct Model {
+        #[sea_orm(primary_key, auto_increment = false, column_type = "String(StringLen::N(255))")]
+        pub user_id: String,
+        /// The user's revision at the deletion.
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub revision: i64,
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub id: Uuid,
+        pub deleted_at: DateTimeUtc,
     }
 
     impl ActiveModelBehavior for ActiveModel {}

@@ -17,6 +17,7 @@ use tokio::{runtime::Handle, sync::oneshot, task::JoinSet, time::timeout};
 use uuid::Uuid;
 
 use super::{
+    changes::{Entry, Following, Found, What},
     file::DatabaseFile,
     idempotency::IdempotentRequest,
     queue::{Queue, Roles, Taken},
@@ -24,10 +25,11 @@ use super::{
         Alteration, Completion, Creation, Kind, Listed, Listing, Outcome, Page, Removal, Request, cause, is_expected,
         unavailable,
     },
-    statements::COLUMNS,
+    statements::{COLUMN_COUNT, COLUMNS},
 };
 use crate::{
     auth::Owner,
+    changes::DeletedTask,
     problem::{Cause, Fault},
     task::{Description, Task, TaskId, TaskStatus, Timestamp, Title},
 };
@@ -251,7 +253,9 @@ fn within_savepoint(connection: &Connection, request: &Request) -> Result<Done, 
         Request::Create(create) => create_task(connection, &create.owner, &create.work).map(Done::Outcome),
         Request::Change(change) => change_task(connection, &change.owner, &change.work).map(Done::Outcome),
         Request::Remove(remove) => remove_task(connection, &remove.owner, &remove.work).map(|()| Done::Removed),
-        Request::Get(_) | Request::List(_) => Err(Failed::Refused(Fault::defect("it does not write"))),
+        Request::Get(_) | Request::List(_) | Request::Changes(_) => {
+            Err(Failed::Refused(Fault::defect("it does not write")))
+        }
     };
     if done.is_err() && !connection.is_autocommit() {
         connection.prepare_cached("rollback to one")?.execute([])?;
@@ -270,9 +274,10 @@ fn create_task(on: &Connection, owner: &Owner, Creation { task, once }: &Creatio
         revision
     } else {
         // The owner's first task. The first revision is the time: whoever is erased and comes again does not come to the
-        // same revisions again.
+        // same revisions again, and what was deleted before is not remembered.
         let first = DateTime::<Utc>::from(task.created_at).timestamp_micros();
-        on.prepare_cached("insert into users (id, revision) values (?1, ?2)")?.execute(params![owner.id(), first])?;
+        let sql = "insert into users (id, revision, swept_revision) values (?1, ?2, ?2)";
+        on.prepare_cached(sql)?.execute(params![owner.id(), first])?;
         first
     };
     let sql = format!("insert into tasks ({COLUMNS}, revision) values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)");
@@ -319,13 +324,15 @@ fn change_task(on: &Connection, owner: &Owner, change: &Alteration) -> Result<Ou
     Ok(Outcome::first(task))
 }
 
-fn remove_task(on: &Connection, owner: &Owner, Removal { id, expected }: &Removal) -> Result<(), Failed> {
+fn remove_task(on: &Connection, owner: &Owner, Removal { id, expected, at }: &Removal) -> Result<(), Failed> {
     let task = find(on, owner, *id)?.ok_or(Failed::Refused(Fault::NoSuchTask))?;
     if !is_expected(expected, task.version) {
         return Err(Failed::Refused(Fault::VersionMismatch { current: Box::new(task) }));
     }
     on.prepare_cached("delete from tasks where user_id = ?1 and id = ?2")?.execute(params![owner.id(), id.0])?;
-    bump(on, owner)?;
+    let revision = bump(on, owner)?.ok_or_else(|| Failed::Refused(Fault::defect("a task has no owner")))?;
+    let sql = "insert into deleted_tasks (user_id, revision, id, deleted_at) values (?1, ?2, ?3, ?4)";
+    on.prepare_cached(sql)?.execute(params![owner.id(), revision, id.0, text(*at)])?;
     Ok(())
 }
 
@@ -389,6 +396,11 @@ fn read(connection: &mut Connection, requests: Vec<Request>) {
                 let listed = list_tasks(connection, &list.owner, &list.work);
                 list.answer(listed.map_err(fault));
             }
+            Request::Changes(follow) => {
+                let found = changes(connection, &follow.owner, &follow.work);
+                let told = found.map_err(fault).and_then(|found| found.tell(&follow.owner, &follow.work));
+                follow.answer(told);
+            }
             other => other.fail(Fault::defect("it does not read")),
         }
     }
@@ -425,17 +437,56 @@ fn list_tasks(on: &Connection, owner: &Owner, listing: &Listing) -> Result<Liste
     Ok(Listed::Page(Page::of(revision, tasks, listing.limit)))
 }
 
+fn changes(on: &Connection, owner: &Owner, following: &Following) -> Result<Found, Error> {
+    let user: Option<(i64, i64)> = on
+        .prepare_cached("select revision, swept_revision from users where id = ?1")?
+        .query_row([owner.id()], |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()?;
+    let mut entries = Vec::new();
+    let since = following.since;
+    if user.is_none_or(|(revision, _)| since.end_revision() != Some(revision)) {
+        let sql = format!(
+            "select {COLUMNS}, revision from tasks where user_id = ?1 and (revision, id) > (?2, ?3) \
+             order by revision, id limit ?4"
+        );
+        let mut statement = on.prepare_cached(&sql)?;
+        let of_tasks = params![owner.id(), since.revision, since.id, following.most()];
+        for entry in statement.query_map(of_tasks, |row| {
+            Ok(Entry { revision: row.get(COLUMN_COUNT)?, what: What::Changed(task(row)?) })
+        })? {
+            entries.push(entry?);
+        }
+        let mut statement = on.prepare_cached(
+            "select revision, id, deleted_at from deleted_tasks where user_id = ?1 and (revision, id) > (?2, ?3) \
+             order by revision, id limit ?4",
+        )?;
+        let (after, after_id) = following.deletions_after();
+        for entry in statement.query_map(params![owner.id(), after, after_id, following.most()], |row| {
+            let deleted_at = time(row, 2)?.ok_or_else(|| missing(2))?.into();
+            Ok(Entry {
+                revision: row.get(0)?,
+                what: What::Deleted(DeletedTask { id: TaskId(row.get(1)?), deleted_at }),
+            })
+        })? {
+            entries.push(entry?);
+        }
+    }
+    Ok(Found { user, entries })
+}
+
+fn time(row: &Row<'_>, at: usize) -> Result<Option<DateTime<Utc>>, Error> {
+    // As it is written here, for which this is the quickest way. What others have written may have another form.
+    let ours = row.get_ref(at)?.as_str().ok().and_then(|text| DateTime::parse_from_rfc3339(text).ok());
+    ours.map_or_else(|| row.get::<_, Option<DateTime<Utc>>>(at), |time| Ok(Some(time.to_utc())))
+}
+
+fn missing(at: usize) -> Error {
+    Error::InvalidColumnType(at, String::new(), rusqlite::types::Type::Null)
+}
+
 fn task(row: &Row<'_>) -> Result<Task, Error> {
-    let time = |at: usize| {
-        // As it is written here, for which this is the quickest way. What others have written may have another form.
-        let ours = row.get_ref(at)?.as_str().ok().and_then(|text| DateTime::parse_from_rfc3339(text).ok());
-        ours.map_or_else(|| row.get::<_, Option<DateTime<Utc>>>(at), |time| Ok(Some(time.to_utc())))
-    };
-    let needed = |at: usize| {
-        let missing = || Error::InvalidColumnType(at, String::new(), rusqlite::types::Type::Null);
-        Ok::<Timestamp, Error>(time(at)?.ok_or_else(missing)?.into())
-    };
-    let completed_at = time(4)?.map(Timestamp::from);
+    let needed = |at: usize| Ok::<Timestamp, Error>(time(row, at)?.ok_or_else(|| missing(at))?.into());
+    let completed_at = time(row, 4)?.map(Timestamp::from);
     Ok(Task {
         user_id: row.get(0)?,
         id: TaskId(row.get(1)?),

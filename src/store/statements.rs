@@ -79,6 +79,39 @@ pub(super) fn list(of_status: &str, sets: Sets) -> String {
     )
 }
 
+/// $1 owners, $2 and $3 the places (revision and id) that tasks are after, $4 and $5 those that deletions are after, $6 how many
+/// rows at most, $7 the revision at which there is nothing new.
+///
+/// The entries and the revisions are of one snapshot. A row for each entry, or one without any: the revision up to which deletions
+/// may be forgotten, the task or just its owner and its id, its revision, and when it was deleted.
+pub(super) fn changes(sets: Sets) -> String {
+    let nulls = COLUMNS.split(", ").skip(2).map(|column| format!("null as {column}")).collect::<Vec<_>>().join(", ");
+    format!(
+        "select i.n, u.revision, u.swept_revision, {columns}, e.revision, e.deleted_at \
+         from unnest((select $1::text[]), (select $2::int8[]), (select $3::uuid[]), (select $4::int8[]), \
+                     (select $5::uuid[]), (select $6::int8[]), (select $7::int8[])) with ordinality \
+              as i (user_id, after, after_id, deletions, deletions_id, most, known, n) \
+         left join lateral ( \
+           select u.revision, u.swept_revision from users u where u.id = i.user_id{my_user} limit 1 \
+         ) u on true \
+         left join lateral ( \
+           (select {of_tasks}, t.revision, null::timestamptz as deleted_at from tasks t \
+            where t.user_id = i.user_id{my_tasks} and (t.revision, t.id) > (i.after, i.after_id) \
+            order by t.revision, t.id limit i.most) \
+           union all \
+           (select d.user_id, d.id, {nulls}, d.revision, d.deleted_at from deleted_tasks d \
+            where d.user_id = i.user_id{my_deleted} and (d.revision, d.id) > (i.deletions, i.deletions_id) \
+            order by d.revision, d.id limit i.most) \
+           order by revision, id limit i.most \
+         ) e on i.known is distinct from u.revision",
+        columns = columns("e"),
+        of_tasks = columns("t"),
+        my_user = mine(sets, "u.id"),
+        my_tasks = mine(sets, "t.user_id"),
+        my_deleted = mine(sets, "d.user_id"),
+    )
+}
+
 /// The owners of the set, locked, in order of their ids.
 fn locked_owners(waits: Waits, sets: Sets) -> String {
     let (how, timeout) = match waits {
@@ -145,13 +178,14 @@ pub(super) fn create(waits: Waits, has_keys: bool, sets: Sets) -> String {
             locked_owners(waits, sets)
         ),
         // One request, whose owner may have no row yet. Its first revision is the time: whoever is erased and comes again
-        // does not come to the same revisions again.
+        // does not come to the same revisions again, and what was deleted before is not remembered.
         Waits::ForOwner => format!(
             "{stored}fresh as materialized ( \
                select i.*, 0 as behind from input i, (select set_config('lock_timeout', '{}', true)) limited {not_stored} \
              ), bumped as ( \
-               insert into users as u (id, revision) \
-               select f.user_id, (extract(epoch from clock_timestamp()) * 1000000)::int8 from fresh f \
+               insert into users as u (id, revision, swept_revision) \
+               select f.user_id, c.time, c.time \
+               from fresh f, (select (extract(epoch from clock_timestamp()) * 1000000)::int8 as time) c \
                on conflict (id) do update set revision = u.revision + 1 returning u.id, u.revision \
              )",
             super::LOCK_TIMEOUT_MS
@@ -313,27 +347,55 @@ pub(super) fn change(waits: Waits, has_keys: bool, sets: Sets) -> String {
     )
 }
 
-/// $1 owners, $2 ids, $3 expected versions (as arrays' texts; null for any).
+/// $1 owners, $2 ids, $3 expected versions (as arrays' texts; null for any), $4 times.
 ///
 /// A row for each request: the [`outcome`], and the task if it is of another version.
 pub(super) fn remove(waits: Waits, sets: Sets) -> String {
+    if sets == Sets::Owner {
+        return functions::call_remove(waits);
+    }
+    remove_and(
+        ", noted as ( \
+           insert into deleted_tasks (user_id, revision, id, deleted_at) \
+           select m.user_id, b.revision + m.behind, m.id, m.at from matched m join bumped b on b.id = m.user_id \
+         )",
+        "",
+        waits,
+        sets,
+    )
+}
+
+/// The same, but for what is to be remembered of it: the function that does that is given the revision and the time.
+pub(super) fn remove_only(waits: Waits) -> String {
+    remove_and("", ", b.revision + m.behind as revision, i.at", waits, Sets::Owner)
+}
+
+fn remove_and(noted: &str, returned: &str, waits: Waits, sets: Sets) -> String {
+    let join_matched = if returned.is_empty() {
+        ""
+    } else {
+        " left join matched m on m.n = i.n left join bumped b on b.id = m.user_id"
+    };
     format!(
         "with input as materialized ( \
-           select * from unnest((select $1::text[]), (select $2::uuid[]), (select $3::text[])) with ordinality \
-           as i (user_id, id, expected, n) \
+           select * from unnest((select $1::text[]), (select $2::uuid[]), (select $3::text[]), \
+                                (select $4::timestamptz[])) with ordinality \
+           as i (user_id, id, expected, at, n) \
          ), {owners}, {targets}, matched as materialized ( \
-           select * from target where {IS_EXPECTED} \
+           select *, row_number() over (partition by user_id order by n) \
+                   - count(*) over (partition by user_id) as behind \
+           from target where {IS_EXPECTED} \
          ), bumped as ( \
            update users u set revision = u.revision + c.changes \
            from (select user_id, count(*) as changes from matched group by user_id) c \
-           where u.id = c.user_id{my_user} \
+           where u.id = c.user_id{my_user} returning u.id, u.revision \
          ), gone as ( \
            delete from tasks t using matched m where t.user_id = m.user_id and t.id = m.id{my_tasks} returning m.n \
-         ) \
-         select i.n, {outcome} as outcome, {of_target} \
-         from input i left join gone c on c.n = i.n left join target g on g.n = i.n",
+         ){noted} \
+         select i.n, {outcome} as outcome, {of_target}{returned} \
+         from input i left join gone c on c.n = i.n left join target g on g.n = i.n{join_matched}",
         owners = locked_owners(waits, sets),
-        targets = targets("", "", sets),
+        targets = targets(", i.at", "", sets),
         outcome = decided("c.n is not null", "false", sets),
         of_target = columns("g"),
         my_user = mine(sets, "u.id"),

@@ -4,11 +4,13 @@ use poem_openapi::types::MaybeUndefined;
 
 use super::{
     IdempotentRequest, Outcome, Store,
+    changes::{Following, Told},
     pages::PageKey,
     request::{Alteration, Asked, Completion, Creation, Listed, Removal, Request},
 };
 use crate::{
     auth::Owner,
+    changes::{Changes, Since},
     problem::Fault,
     task::{ExpectedVersion, NewTask, Task, TaskCompletion, TaskId, TaskStatus, TaskUpdate},
 };
@@ -132,13 +134,48 @@ impl Tasks<'_> {
         self.store.ask(self.owner, alteration, Request::Change, |outcome| flips && !outcome.is_replay).await
     }
 
+    /// What has changed since then, at most `limit` tasks and deletions.
+    ///
+    /// A reader who applies what comes, call after call, has missed no change that was committed when it has come to the end.
+    ///
+    /// # Errors
+    /// [`Fault::ChangesExpired`] if that can't be told any more; [`Fault::Unavailable`] if the database did not answer.
+    pub async fn changes(&self, since: Option<Since>, limit: u16) -> Result<Changes, Fault> {
+        Ok(self.follow(since, limit).await?.changes)
+    }
+
+    /// The same, as soon as something has changed; or nothing, if the server stops. It does not hold a connection to the database
+    /// meanwhile.
+    ///
+    /// # Errors
+    /// Those of [`changes`](Self::changes); [`Fault::TooManyWaiting`] or [`Fault::Crowded`] if too many wait.
+    pub async fn next_changes(&self, since: Option<Since>, limit: u16) -> Result<Changes, Fault> {
+        let mut waiter = self.store.waiting.begin(self.owner)?;
+        loop {
+            let Told { changes, revision } = self.follow(since, limit).await?;
+            if !changes.is_empty() || !waiter.wait(revision).await {
+                return Ok(changes);
+            }
+        }
+    }
+
+    async fn follow(&self, since: Option<Since>, limit: u16) -> Result<Told, Fault> {
+        let since = since.unwrap_or_else(|| Since::start(self.owner.id()));
+        if !since.is_of(self.owner.id()) {
+            return Err(Fault::ChangesExpired);
+        }
+        self.store.ask(self.owner, Following { since, limit }, Request::Changes, |_| true).await
+    }
+
     /// Deletes one task for good.
     ///
     /// # Errors
     /// [`Fault::NoSuchTask`] if this owner has no task `id`, also the second time; [`Fault::VersionMismatch`] if it is
     /// not of the `expected` version; [`Fault::Unavailable`] if the database did not answer.
     pub async fn remove(&self, id: TaskId, expected: ExpectedVersion) -> Result<(), Fault> {
-        self.store.ask(self.owner, Removal { id, expected }, Request::Remove, |()| true).await
+        self.store
+            .ask(self.owner, Removal { id, expected, at: self.store.clock.now() }, Request::Remove, |()| true)
+            .await
     }
 }
 
@@ -154,11 +191,15 @@ impl Store {
     ) -> Result<A, Fault> {
         let (asked, answer) = Asked::new(owner.clone(), work);
         let request = request(asked);
-        let using = self.last_use.begin(request.kind().writes());
+        let writes = request.kind().writes();
+        let using = self.last_use.begin(writes);
         self.lanes.queue.push(request);
         // Whoever served it has broken down if there is none.
         let outcome = answer.await.map_err(|_| Fault::defect("nobody answered a request to the database"))?;
         using.end(&outcome, proves);
+        if writes && outcome.is_ok() {
+            self.waiting.tell(owner);
+        }
         outcome
     }
 }

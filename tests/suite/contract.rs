@@ -75,7 +75,8 @@ fn alike(value: &Value) -> Value {
             let field = |(name, value): (&String, &Value)| {
                 let value = match name.as_str() {
                     "id" | "user_id" | "request_id" => json!("an id"),
-                    "completed_at" | "created_at" | "updated_at" if value.is_string() => json!("a time"),
+                    "next" => json!("a place"),
+                    "completed_at" | "created_at" | "updated_at" | "deleted_at" if value.is_string() => json!("a time"),
                     "detail" => json!(WAIT.replace(value.as_str().unwrap(), "… s.")),
                     _ => alike(value),
                 };
@@ -90,6 +91,9 @@ fn alike(value: &Value) -> Value {
 
 fn list(user: &User, of: &User) -> Call {
     user.call(Method::GET, of.tasks())
+}
+fn follow(user: &User, of: &User) -> Call {
+    user.call(Method::GET, of.feed())
 }
 fn create(user: &User, of: &User) -> Call {
     user.call(Method::POST, of.tasks())
@@ -122,6 +126,12 @@ async fn every_declared_status_and_every_example_happens_and_no_other_is_declare
     seen.see("listTasks", 422, ann.call(Method::GET, ann.tasks() + "?limit=0")).await;
     seen.see("listTasks", 401, list(&nobody, &ann)).await;
     seen.see("listTasks", 403, list(&bob, &ann)).await;
+
+    seen.see("listChanges", 422, ann.call(Method::GET, ann.feed() + "?limit=0")).await;
+    seen.see("listChanges", 401, follow(&nobody, &ann)).await;
+    seen.see("listChanges", 403, follow(&bob, &ann)).await;
+    let anns = ann.changes("").await.json()["next"].as_str().unwrap().to_owned();
+    seen.see("listChanges", 410, bob.call(Method::GET, bob.feed() + "?since=" + &anns)).await;
 
     seen.see("createTask", 400, cut_off(create(&ann, &ann))).await;
     seen.see("createTask", 401, create(&nobody, &ann)).await;
@@ -255,6 +265,13 @@ async fn successes(seen: &mut Seen, app: &TestApp) {
     ann.create("Feed the cat").await;
     let task = done(&ann).await;
     seen.see_example("listTasks", 200, "tasks", list(&ann, &ann)).await;
+    let known = ann.changes("").await.json();
+    let ask = |known: &Value| ann.call(Method::GET, ann.feed() + "?since=" + known["next"].as_str().unwrap());
+    seen.see_example("listChanges", 200, "no-changes", ask(&known)).await;
+    let (cat, changed) = (ann.create("Feed the cat, too").await, done(&ann).await);
+    ann.delete(id(&cat)).await.is(204);
+    seen.see_example("listChanges", 200, "changes", ask(&known)).await;
+    ann.delete(id(&changed)).await.is(204);
     seen.see_example("getTask", 200, "task", get(&ann, &ann, id(&task))).await;
     seen.see_example("updateTask", 200, "new-title", update(&ann, &ann, id(&task))).await;
     let task = done(&ann).await;
@@ -278,6 +295,7 @@ async fn limits(seen: &mut Seen, app: &TestApp) {
     ann.list("").await.is(200);
     let calls = [
         ("listTasks", list(&ann, &ann)),
+        ("listChanges", follow(&ann, &ann)),
         ("createTask", create(&ann, &ann)),
         ("getTask", get(&ann, &ann, &task)),
         ("updateTask", update(&ann, &ann, &task)),
@@ -310,6 +328,7 @@ async fn failures(seen: &mut Seen, app: &TestApp, status: u16) {
     let (ann, task) = (app.new_user(), unused_id());
     let good = json!({"title": "t"});
     seen.see("listTasks", status, list(&ann, &ann)).await;
+    seen.see("listChanges", status, follow(&ann, &ann)).await;
     seen.see("createTask", status, create(&ann, &ann).json(good.clone())).await;
     seen.see("getTask", status, get(&ann, &ann, &task)).await;
     seen.see("updateTask", status, update(&ann, &ann, &task).json(good)).await;

@@ -1,8 +1,10 @@
 //! What holds on every database. `on_sqlite.rs`, `on_postgres.rs` and `on_postgres_by_owner.rs` all run all of it.
 
 mod bodies;
+mod changes;
 mod conditions;
 mod contract;
+mod devices;
 mod edge;
 mod history;
 mod isolation;

@@ -218,7 +218,7 @@ async fn old_answers_are_forgotten_bit_by_bit() {
     assert_eq!(kept(&app).await, 401);
 
     for (removed, left) in [(200, 201), (200, 1), (0, 1)] {
-        assert_eq!(app.store.sweep_batch().await.unwrap(), removed);
+        assert_eq!(app.store.sweep_keys().await.unwrap(), removed);
         assert_eq!(kept(&app).await, left);
     }
     assert_eq!(create(&ann, "t").key("young").send().await.header("idempotent-replayed"), Some("true"));

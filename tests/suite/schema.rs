@@ -44,7 +44,7 @@ async fn the_entities_are_the_tables() {
     }
 
     let (migrated, expected) = (columns(&migrated).await, columns(&expected).await);
-    assert_eq!(migrated.len(), 16, "{migrated:#?}");
+    assert_eq!(migrated.len(), 21, "{migrated:#?}");
     assert_eq!(migrated, expected);
 }
 
@@ -53,14 +53,14 @@ async fn columns(database: &Database) -> Vec<String> {
     let query = match BACKEND {
         Backend::Sqlite => {
             r#"select concat_ws(' ', m.name, c.name, lower(c.type), c."notnull", c.pk) from sqlite_schema as m
-               join pragma_table_info(m.name) as c where m.name in ('users', 'tasks', 'idempotency_keys') order by 1"#
+               join pragma_table_info(m.name) as c where m.name in ('users', 'tasks', 'idempotency_keys', 'deleted_tasks') order by 1"#
         }
         Backend::Postgres | Backend::PostgresByOwner => {
             "select concat_ws(' ', table_name, column_name, data_type, character_maximum_length, is_nullable,
                 (select k.ordinal_position from information_schema.key_column_usage as k
                  join information_schema.table_constraints as t using (constraint_name, table_name)
                  where constraint_type = 'PRIMARY KEY' and table_name = c.table_name and column_name = c.column_name))
-             from information_schema.columns as c where table_name in ('users', 'tasks', 'idempotency_keys') order by 1"
+             from information_schema.columns as c where table_name in ('users', 'tasks', 'idempotency_keys', 'deleted_tasks') order by 1"
         }
     };
     database.query(query).await

@@ -58,6 +58,11 @@ impl User {
         format!("/api/{}/tasks", encoded.collect::<String>())
     }
 
+    /// The path of the user's changes.
+    pub fn feed(&self) -> String {
+        self.tasks().trim_end_matches("tasks").to_owned() + "changes"
+    }
+
     /// The path of one of the user's tasks.
     pub fn task(&self, id: &str) -> String {
         format!("{}/{id}", self.tasks())
@@ -70,6 +75,11 @@ impl User {
 
     pub async fn list(&self, query: &str) -> Reply {
         self.call(Method::GET, self.tasks() + query).send().await
+    }
+
+    /// Asks for the changes; `query` begins with `?`, or is empty.
+    pub async fn changes(&self, query: &str) -> Reply {
+        self.call(Method::GET, self.feed() + query).send().await
     }
 
     pub async fn post(&self, body: impl Into<Value>) -> Reply {
