@@ -147,7 +147,7 @@ impl Since {
     pub(crate) fn schema() -> MetaSchema {
         MetaSchema {
             min_length: Some(1),
-            max_length: Some(128),
+            max_length: Some(MAX_SINCE_CHARS.into()),
             pattern: Some("^[A-Za-z0-9_-]+$".to_owned()),
             ..MetaSchema::new("string")
         }
@@ -162,6 +162,8 @@ impl Serialize for Since {
     }
 }
 
+/// The longest place in the feed, as it is written.
+pub const MAX_SINCE_CHARS: u16 = 128;
 /// The longest that a call may wait for a change, in seconds.
 pub const MAX_WAIT_SECS: u8 = 30;
 

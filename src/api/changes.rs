@@ -10,9 +10,9 @@ use super::{
 };
 use crate::{
     auth::Owner,
-    changes::{self, Since},
-    problem::{Problem, types},
-    request::{Limit, Path, Presence, Query, Wait},
+    changes,
+    problem::{Fault, Problem, types},
+    request::{Known, Limit, Path, Presence, Query, Wait},
     store::Store,
 };
 
@@ -46,13 +46,15 @@ impl Changes {
     async fn list_changes(
         &self,
         user_id: Path<Owner>,
-        since: Query<Since>,
+        since: Query<Known>,
         limit: Query<Limit>,
         wait: Query<Wait>,
         caller: Data<&Presence>,
     ) -> Result<Reply<Told>, Problem<OnChanges>> {
         let (owner, since) = (user_id.get()?, since.get()?);
         let (limit, wait) = (limit.get()?.unwrap_or_default(), wait.get()?.unwrap_or_default());
+        // What can't be read was written by another version, or is none; either way nobody knows what has changed since.
+        let since = since.map(|Known(place)| place.ok_or(Fault::ChangesExpired)).transpose()?;
         let tasks = self.store.tasks(&owner);
         let mut changes = tasks.changes(since, limit.0).await?;
         if changes.is_empty() && !wait.duration().is_zero() {

@@ -17,7 +17,7 @@ pub use body::{Body, OptionalBody, Validators};
 pub(crate) use conditional::A_PAGE;
 pub use conditional::{IfMatch, IfNoneMatch};
 pub use idempotency_key::IdempotencyKey;
-pub use paging::{Limit, Wait};
+pub use paging::{Known, Limit, Wait};
 pub(crate) use parameter::query_pairs;
 pub use parameter::{Broken, Header, Parameter, Path, PathParameter, Query};
 pub use presence::Presence;

@@ -7,7 +7,7 @@ use poem_openapi::registry::MetaSchema;
 
 use super::{Broken, Parameter, query_pairs};
 use crate::{
-    changes::{MAX_WAIT_SECS, Since},
+    changes::{MAX_SINCE_CHARS, MAX_WAIT_SECS, Since},
     schema::{self, one_of},
     task::{MAX_PAGE, TaskId, TaskStatus},
 };
@@ -76,19 +76,32 @@ fn whole_number(text: &str, min: u16, max: u16) -> Result<u16, Broken> {
     }
 }
 
-/// How far the caller has come.
-impl Parameter for Since {
+/// How far the caller has come, if that can be told. Another version of this server may write it in another way.
+#[derive(Debug, Clone, Copy)]
+pub struct Known(pub Option<Since>);
+
+impl Parameter for Known {
     fn schema() -> MetaSchema {
         MetaSchema {
             description: Some(
                 "Where to go on: the `next` of the call before. Left out, everything is told from the beginning.",
             ),
-            ..Self::schema()
+            ..Since::schema()
         }
     }
 
     fn parse(text: &str) -> Result<Self, Broken> {
-        Self::parse(text).ok_or_else(|| Broken::new("pattern", "must be the `next` of an earlier answer"))
+        let is_one = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
+        let detail = "must be the `next` of an earlier answer";
+        if text.is_empty() {
+            Err(Broken::bound("minLength", 1, detail))
+        } else if text.chars().count() > MAX_SINCE_CHARS.into() {
+            Err(Broken::bound("maxLength", MAX_SINCE_CHARS, detail))
+        } else if !text.bytes().all(is_one) {
+            Err(Broken::new("pattern", detail))
+        } else {
+            Ok(Self(Since::parse(text)))
+        }
     }
 }
 

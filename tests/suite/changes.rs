@@ -199,12 +199,14 @@ async fn what_breaks_the_contract_is_told() {
         ("?wait=31", ("wait", "maximum")),
         ("?wait=-1", ("wait", "minimum")),
         ("?wait=1.5", ("wait", "type")),
-        ("?since=", ("since", "pattern")),
-        ("?since=yesterday", ("since", "pattern")),
+        ("?since=", ("since", "minLength")),
+        ("?since=last%20week", ("since", "pattern")),
+        (&format!("?since={}", "a".repeat(129)), ("since", "maxLength")),
     ] {
         ann.changes(query).await.is_invalid(&[broken]);
     }
-    ann.changes("?limit=x&wait=x&since=x").await.is_invalid(&[
+    ann.changes("?since=yesterday").await.is_problem(410, "changes-expired");
+    ann.changes("?limit=x&wait=x&since=%2B").await.is_invalid(&[
         ("since", "pattern"),
         ("limit", "type"),
         ("wait", "type"),

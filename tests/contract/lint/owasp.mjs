@@ -4,7 +4,7 @@ import owasp from "@stoplight/spectral-owasp-ruleset";
 
 /** The schema of every problem. This is not YAML, because there a pointer can't have a wildcard. */
 const PROBLEMS = [
-  "BodyTooLarge", "Forbidden", "HeadersTooLarge", "IdempotencyKeyInUse", "IdempotencyKeyReused", "Internal", "InvalidRequest",
+  "BodyTooLarge", "ChangesExpired", "Forbidden", "HeadersTooLarge", "IdempotencyKeyInUse", "IdempotencyKeyReused", "Internal", "InvalidRequest",
   "MalformedBody", "MalformedRequest", "MethodNotAllowed", "NoSuchPath", "NoSuchTask", "RequestTimeout", "TooManyRequests",
   "Unauthorized", "Unavailable", "UnsupportedMediaType", "UriTooLong", "VersionMismatch",
 ];
