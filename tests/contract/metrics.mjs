@@ -56,21 +56,30 @@ export async function metrics() {
   const silent = connect(Number(new URL(server.url).port), "127.0.0.1");
   await new Promise((resolve) => silent.on("close", resolve));
 
+  const leave = new AbortController();
+  const waiting = [1, 2].map(() => send("/api/bob/changes?wait=30", { signal: leave.signal }, server.token("bob")).catch(() => {}));
+  await within(10, async () => sum(await scrape(port), "taskpact_changes_waiting") === 2);
+  leave.abort();
+  await Promise.all(waiting);
+  await within(10, async () => sum(await scrape(port), "taskpact_http_requests_total", { operation: "listChanges" }) === 2);
+
   const families = await scrape(port);
   const counts = [
     ["taskpact_http_requests_total", { operation: "createTask", status: "201" }, 3],
     ["taskpact_http_requests_total", { operation: "listTasks", status: "200" }, many(200)],
     ["taskpact_http_requests_total", { problem: "too-many-requests" }, many(429)],
     ["taskpact_http_requests_total", { operation: "-", status: "404", problem: "no-such-path" }, 1],
-    ["taskpact_http_request_duration_seconds_count", {}, statuses.length],
+    ["taskpact_changes_waiting", {}, 0],
+    ["taskpact_http_request_duration_seconds_count", {}, statuses.length + 2],
     ["taskpact_http_requests_in_flight", {}, 0],
     ["taskpact_idempotent_replays_total", { operation: "createTask" }, 2],
-    ["taskpact_token_verdicts_total", { verdict: "accepted" }, 3 + 8],
+    ["taskpact_token_verdicts_total", { verdict: "accepted" }, 3 + 8 + 2],
     ["taskpact_token_verdicts_total", { verdict: "refused", reason: "form" }, 1],
     ["taskpact_rate_limited_total", { by: "user" }, many(429)],
     ["taskpact_connections_closed_total", { for: "silent" }, 1],
     ["taskpact_database_wait_seconds_count", { access: "write" }, 3],
-    ["taskpact_database_set_size_sum", { access: "read" }, many(200)],
+    // Each of those who waited has asked before, and once more when it began to listen.
+    ["taskpact_database_set_size_sum", { access: "read" }, many(200) + 2 * 2],
     ["taskpact_database_work_seconds_count", { access: "write" }, 3],
   ];
   for (const [name, labels, expected] of counts) {

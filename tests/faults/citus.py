@@ -39,6 +39,7 @@ DISTRIBUTE = """
 select create_distributed_table('users', 'id');
 select create_distributed_table('tasks', 'user_id', colocate_with => 'users');
 select create_distributed_table('idempotency_keys', 'user_id', colocate_with => 'users');
+select create_distributed_table('deleted_tasks', 'user_id', colocate_with => 'users');
 """
 USERS = 20
 HEAD = """| users | answers | failed | p50, ms | p99, ms | slowest, ms | lost | doubled |
