@@ -662,6 +662,32 @@ fn a_request_that_never_ends_does_not_keep_a_stopping_server() {
     assert!(started.elapsed() < Duration::from_secs(10), "{log}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waits_for_a_change_is_answered_when_the_server_stops() {
+    let here = tempdir().unwrap();
+    let server = Server::start(here.path(), &[WITH_SECRET, ("TASKPACT_SERVER__DRAIN_DELAY_SECS", "3")]);
+    let ann = server.user("ann");
+    let ask = |query| {
+        let ann = ann.clone();
+        tokio::spawn(async move { ann.changes(query).await })
+    };
+    let waiting = [ask("?wait=30"), ask("?wait=30")];
+    tokio::time::sleep(Duration::from_millis(300)).await;
+
+    let started = Instant::now();
+    server.send_signal("TERM");
+    for call in waiting {
+        let reply = call.await.unwrap();
+        assert_eq!((reply.is(200).json()["has_more"].clone(), reply.header("connection")), (json!(false), Some("close")));
+    }
+    // Nobody may wait any more.
+    ask("?wait=30").await.unwrap().is(200);
+    assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
+    let (status, log) = server.end();
+    assert_eq!(status.code(), Some(0), "{log}");
+    assert!(started.elapsed() < Duration::from_secs(15), "{log}");
+}
+
 /// A request of which the server waits for the rest.
 fn unfinished_request(server: &Server) -> TcpStream {
     let mut request = TcpStream::connect(server.address).unwrap();
