@@ -97,13 +97,15 @@ pub(super) fn changes(sets: Sets) -> String {
          left join lateral ( \
            (select {of_tasks}, t.revision, null::timestamptz as deleted_at from tasks t \
             where t.user_id = i.user_id{my_tasks} and (t.revision, t.id) > (i.after, i.after_id) \
+              and i.known is distinct from u.revision \
             order by t.revision, t.id limit i.most) \
            union all \
            (select d.user_id, d.id, {nulls}, d.revision, d.deleted_at from deleted_tasks d \
             where d.user_id = i.user_id{my_deleted} and (d.revision, d.id) > (i.deletions, i.deletions_id) \
+              and i.known is distinct from u.revision \
             order by d.revision, d.id limit i.most) \
            order by revision, id limit i.most \
-         ) e on i.known is distinct from u.revision",
+         ) e on true",
         columns = columns("e"),
         of_tasks = columns("t"),
         my_user = mine(sets, "u.id"),
