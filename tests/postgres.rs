@@ -577,23 +577,30 @@ async fn requests_that_take_too_long_are_no_good_use() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn after_a_restoration_the_documented_statements_make_earlier_entity_tags_invalid() {
+async fn after_a_restoration_by_the_documented_commands_earlier_entity_tags_are_invalid() {
     let here = tempdir().unwrap();
     let Some(database) = private(|_| {}, &[]) else { return };
-    let url = database.url("postgres");
+    let (url, new_url) = (database.url("postgres"), database.url("restored"));
     let server = Server::on(here.path(), &url, &[]);
     let ann = server.user("ann");
     let task = ann.create("t").await;
     let (of_task, of_list) = (ann.get(task["id"].as_str().unwrap()).await, ann.list("").await);
     let tags = [of_task, of_list].map(|reply| reply.header("etag").unwrap().to_owned());
-    let page = std::fs::read_to_string("docs/OPERATION.md").unwrap();
-    let (_, block) = page.split_once("```sql\n").unwrap();
-    let mut connection = sqlx::PgConnection::connect(&url).await.unwrap();
-    sqlx::raw_sql(sqlx::AssertSqlSafe(block.split_once("```").unwrap().0.to_owned()))
-        .execute(&mut connection)
-        .await
-        .unwrap();
+    execute(&url, "create database restored").await;
+    let page = fs::read_to_string("docs/UPGRADING.md").unwrap();
+    let (_, section) = page.split_once("\n## Backups on PostgreSQL\n").unwrap();
+    let blocks: String = section.split("```sh\n").skip(1).map(|block| block.split_once("```").unwrap().0).collect();
+    assert!(["pg_dump ", "pg_restore ", "psql "].iter().all(|command| blocks.contains(command)), "{blocks}");
+    let path = format!("{}:{}", postgres::programs().unwrap().display(), std::env::var("PATH").unwrap());
+    let mut commands = std::process::Command::new("sh");
+    commands.args(["-euc", &blocks]).current_dir(here.path());
+    commands.env_clear().envs([("PATH", &path), ("DATABASE_URL", &url), ("NEW_DATABASE_URL", &new_url)]);
+    let output = commands.output().unwrap();
+    assert!(output.status.success(), "{output:?}");
 
+    let restored = Server::on(here.path(), &new_url, &[]);
+    let ann = restored.user("ann");
+    assert_eq!(ann.titles("").await, ["t"]);
     let path = ann.task(task["id"].as_str().unwrap());
     let put = ann.call(hyper::Method::PUT, &path).json(json!({"title": "lost"})).header("If-Match", tags[0].clone());
     put.send().await.is_problem(412, "version-mismatch");

@@ -110,3 +110,46 @@ fn the_table_of_settings_is_complete_and_right() {
     assert!(found >= 22);
     assert!(page.contains("| `auth.secret` | `BETTER_AUTH_SECRET` |"));
 }
+
+/// The anchor that a page has for a heading.
+fn anchor(heading: &str) -> String {
+    let kept = |c: &char| c.is_alphanumeric() || [' ', '-', '_'].contains(c);
+    heading.to_lowercase().chars().filter(kept).map(|c| if c == ' ' { '-' } else { c }).collect()
+}
+
+/// The text of a page without its blocks of code.
+fn prose(page: &Path) -> String {
+    let text = fs::read_to_string(page).unwrap();
+    text.split("\n```").step_by(2).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn every_link_leads_somewhere_and_every_page_is_linked() {
+    let link = Regex::new(r"\]\(([^)\s]+)\)").unwrap();
+    let docs = fs::read_dir("docs").unwrap().map(|entry| entry.unwrap().path());
+    let others = ["README.md", "SECURITY.md", "CONTRIBUTING.md", "CHANGELOG.md", "clients/typescript/README.md"];
+    let pages = docs.filter(|file| file.extension().is_some_and(|extension| extension == "md")).collect::<Vec<_>>();
+    let readme = prose(Path::new("README.md"));
+    for page in &pages {
+        assert!(readme.contains(&format!("]({})", page.display())), "README.md does not lead to {}", page.display());
+    }
+    let mut found = 0;
+    for page in pages.into_iter().chain(others.map(Into::into)) {
+        let text = prose(&page);
+        for target in link.captures_iter(&text).map(|link| link.extract::<1>().1[0]) {
+            if target.contains("://") {
+                continue;
+            }
+            let (file, heading) = target.split_once('#').unwrap_or((target, ""));
+            let file = if file.is_empty() { page.clone() } else { page.parent().unwrap().join(file) };
+            let is_there = file.exists()
+                && (heading.is_empty()
+                    || prose(&file).lines().any(|line| {
+                        line.starts_with('#') && anchor(line.trim_start_matches('#').trim_start()) == heading
+                    }));
+            assert!(is_there, "{} leads to {target}, which is not there", page.display());
+            found += 1;
+        }
+    }
+    assert!(found > 50, "{found} links");
+}

@@ -41,7 +41,7 @@ pub const RESTORED: &str = ".restored";
 pub enum BackupError {
     /// It is no file.
     #[error(
-        "`database.url` is a PostgreSQL, which has tools of its own: docs/OPERATION.md says how to use them, and what to do \
+        "`database.url` is a PostgreSQL, which has tools of its own: docs/UPGRADING.md says how to use them, and what to do \
          after a restoration"
     )]
     NotSqlite,

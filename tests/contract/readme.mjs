@@ -3,6 +3,8 @@
 import { spawnSync } from "node:child_process";
 import { copyFileSync, existsSync, mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
 import { delimiter, dirname, join } from "node:path";
+import { build } from "esbuild";
+import { launch, site } from "../browser/browser.mjs";
 import { schemathesis } from "./conformance.mjs";
 import { contract, folder, freePort, here, must, operations, program, QUIET, root, serve, succeed, tool } from "./surroundings.mjs";
 
@@ -14,6 +16,7 @@ const CLIENTS = [
   ["docs/CLIENTS.md", "## Check yourself against the contract"],
 ];
 const BETTER_AUTH = [["docs/AUTHENTICATION.md", "# Whose tokens are accepted"]];
+const FRESHNESS = [["docs/FRESHNESS.md", "# A page that stays fresh"]];
 
 /** The blocks of a language there. */
 function blocks(language, places = CLIENTS) {
@@ -86,6 +89,53 @@ function withBetterAuth(packed) {
   succeed(tool("tsc"), ["--pretty", "false", "--project", "."], { cwd: project });
 }
 
+/** The page that stays fresh compiles, and does in Chromium what is said of it. */
+async function staysFresh(packed) {
+  const project = folder();
+  symlinkSync(packed, join(modules(project, [join(here, "node_modules")]), "taskpact"));
+  const code = blocks("ts", FRESHNESS);
+  must(code.length === 2, "docs/FRESHNESS.md has other blocks");
+  for (const block of code) {
+    const [, name] = block.match(/^\/\/ lib\/([\w-]+\.ts)\n/) ?? [];
+    must(name, "a block of docs/FRESHNESS.md does not say which file it is");
+    writeFileSync(join(project, name), block);
+  }
+  copyFileSync(join(here, "readme/fresh.ts"), join(project, "fresh.ts"));
+  writeFileSync(join(project, "package.json"), '{ "type": "module" }');
+  const compilerOptions = {
+    strict: true, exactOptionalPropertyTypes: true, noUncheckedIndexedAccess: true, noUnusedLocals: true, noEmit: true, skipLibCheck: true,
+    target: "es2023", module: "preserve", lib: ["es2023", "dom", "dom.iterable"], types: [],
+  };
+  writeFileSync(join(project, "tsconfig.json"), JSON.stringify({ compilerOptions, include: ["*.ts"] }));
+  succeed(tool("tsc"), ["--pretty", "false", "--project", "."], { cwd: project });
+  const { outputFiles } = await build({
+    entryPoints: [join(project, "fresh.ts")], bundle: true, preserveSymlinks: true, write: false, platform: "browser", format: "iife", globalName: "bundle", logLevel: "warning",
+  });
+
+  const page = await site();
+  const server = await serve({ TASKPACT_CORS__ALLOWED_ORIGINS: page.origin });
+  const token = server.token("ann");
+  const chromium = await launch();
+  try {
+    const tabs = [await chromium.newPage(), await chromium.newPage()];
+    for (const tab of tabs) {
+      await tab.exposeFunction("lists", async () => server.requests().filter(({ operation }) => operation === "listTasks").map(({ status }) => status));
+      await tab.goto(page.origin);
+      await tab.addScriptTag({ content: outputFiles[0].text });
+    }
+    await tabs[1].evaluate(([url, token]) => window.bundle.open(url, token), [server.url, token]);
+    await tabs[0].bringToFront();
+    const steps = await tabs[0].evaluate(([url, token]) => window.bundle.fresh(url, token), [server.url, token]);
+    // It has seen the sign-out of the other one.
+    await tabs[1].waitForFunction(() => window.opened.view().tasks.length === 0, undefined, { timeout: 5_000 });
+    console.log(`the page stays fresh: ${steps} steps`);
+  } finally {
+    await chromium.close();
+  }
+  await server.stop();
+  page.close();
+}
+
 export async function readme() {
   const project = folder();
   copyFileSync(contract, join(project, "api-spec.yaml"));
@@ -139,6 +189,7 @@ export async function readme() {
   mkdirSync(packed);
   succeed("sh", ["-c", 'tar -xzf taskpact-*.tgz --strip-components=1 -C "$1"', "sh", packed], { cwd: project });
   withBetterAuth(packed);
+  await staysFresh(packed);
   const ts = blocks("ts");
   must(ts.length > 0, "the pages have no TypeScript");
   ts.forEach((code, at) => writeFileSync(join(project, `src/example-${at}.ts`), `${code.replace(/^$/m, "declare const token: string, userId: string, baseUrl: string;")}\nexport {};\n`));

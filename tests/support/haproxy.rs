@@ -1,9 +1,8 @@
 //! A proxy (`HAProxy`) for the tests, in front of servers of theirs.
 
 use std::{
-    env, fs,
+    fs,
     net::{SocketAddr, TcpStream},
-    path::PathBuf,
     process::{Child, Command, Stdio},
     thread::sleep,
     time::{Duration, Instant},
@@ -11,7 +10,7 @@ use std::{
 
 use tempfile::TempDir;
 
-use super::{postgres::free_port, skip};
+use super::{installed, postgres::free_port, skip};
 
 pub struct HaProxy {
     child: Child,
@@ -23,7 +22,7 @@ impl HaProxy {
     /// Starts one that sends each request to one of these servers, once, and asks each five times a second whether it is ready.
     /// `None` if there is none on this machine; then it has been said.
     pub fn start(servers: &[u16]) -> Option<Self> {
-        let Some(program) = program() else {
+        let Some(program) = installed("haproxy") else {
             skip("There is no `haproxy` here (Debian: `apt-get install haproxy`).", "Replicas were not tested.");
             return None;
         };
@@ -58,10 +57,4 @@ impl Drop for HaProxy {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-fn program() -> Option<PathBuf> {
-    let path = env::var_os("PATH").unwrap_or_default();
-    let usual = ["/usr/sbin", "/usr/local/sbin"].map(PathBuf::from);
-    env::split_paths(&path).chain(usual).map(|folder| folder.join("haproxy")).find(|program| program.is_file())
 }

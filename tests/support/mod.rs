@@ -10,7 +10,7 @@ pub mod pgbouncer;
 pub mod postgres;
 pub mod process;
 
-use std::{sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use serde_json::json;
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, SqliteConnection};
@@ -215,6 +215,13 @@ pub fn curl_is_missing(what: &str) -> bool {
         skip("There is no `curl` here.", what);
     }
     missing
+}
+
+/// A program of this machine, where it usually is.
+pub fn installed(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let usual = ["/usr/sbin", "/usr/local/sbin"].map(PathBuf::from);
+    std::env::split_paths(&path).chain(usual).map(|folder| folder.join(name)).find(|program| program.is_file())
 }
 
 /// Says, loudly, what was not tested and why. Where `CI` is set it fails, so that nobody takes it for a pass.

@@ -15,7 +15,7 @@ use std::{
 
 use tempfile::TempDir;
 
-use super::skip;
+use super::{installed, skip};
 
 /// It refuses to run as root. This is `nobody`.
 const NOBODY: u32 = 65_534;
@@ -86,10 +86,5 @@ pub fn tracks_statements() -> bool {
 
 /// That which PGBOUNCER names, or that of this machine.
 fn program() -> Option<PathBuf> {
-    if let Some(program) = env::var_os("PGBOUNCER") {
-        return Some(program.into());
-    }
-    let path = env::var_os("PATH").unwrap_or_default();
-    let usual = ["/usr/sbin", "/usr/local/sbin"].map(PathBuf::from);
-    env::split_paths(&path).chain(usual).map(|folder| folder.join("pgbouncer")).find(|program| program.is_file())
+    env::var_os("PGBOUNCER").map(PathBuf::from).or_else(|| installed("pgbouncer"))
 }

@@ -194,7 +194,7 @@ pub fn is_missing() -> bool {
 }
 
 /// The folder of PostgreSQL's programs.
-fn programs() -> Option<PathBuf> {
+pub fn programs() -> Option<PathBuf> {
     let in_path = env::split_paths(&env::var_os("PATH")?).collect::<Vec<_>>();
     let mut of_debian: Vec<PathBuf> = fs::read_dir("/usr/lib/postgresql")
         .map(|versions| versions.flatten().map(|version| version.path().join("bin")).collect())
