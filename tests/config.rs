@@ -87,6 +87,11 @@ address_requests_per_minute = 0  # default
 address_burst = 60  # default
 trusted_proxies = []  # default
 
+[changes]
+retention_days = 30  # default
+max_waiting = 500  # default
+max_waiting_per_user = 10  # default
+
 [cors]
 allowed_origins = ["http://localhost:3000"]  # default
 allowed_headers = []  # default
@@ -188,7 +193,7 @@ fn an_unknown_key_is_an_error_that_names_it() {
     refused(
         &[(".env", "TASKPACT_SERVR__PORT=1")],
         &[],
-        "there is no setting `servr` (.env file's TASKPACT_SERVR__PORT); known here: server, database, auth, limits, cors, log, metrics",
+        "there is no setting `servr` (.env file's TASKPACT_SERVR__PORT); known here: server, database, auth, limits, changes, cors, log, metrics",
     );
     refused(
         &[],
