@@ -678,7 +678,10 @@ async fn who_waits_for_a_change_is_answered_when_the_server_stops() {
     server.send_signal("TERM");
     for call in waiting {
         let reply = call.await.unwrap();
-        assert_eq!((reply.is(200).json()["has_more"].clone(), reply.header("connection")), (json!(false), Some("close")));
+        assert_eq!(
+            (reply.is(200).json()["has_more"].clone(), reply.header("connection")),
+            (json!(false), Some("close"))
+        );
     }
     // Nobody may wait any more.
     ask("?wait=30").await.unwrap().is(200);

@@ -25,6 +25,7 @@ enum Step {
     Get(Value),
     GetAnothers(String),
     List,
+    Changes,
     Create { title: String },
     CreateOnce { title: String, key: String },
     Change { task: Value, title: String },
@@ -42,7 +43,7 @@ impl Step {
             (0, Some(id)) => return Self::GetAnothers(id),
             (1, Some(id)) => return Self::ChangeAnothers(id),
             (2, Some(id)) => return Self::RemoveAnothers(id),
-            (3, _) => return Self::List,
+            (3, _) => return if random.bool() { Self::List } else { Self::Changes },
             (4, _) => return Self::Create { title },
             (5, _) => return Self::CreateOnce { key: title.replace(' ', "-"), title },
             _ => {}
@@ -61,6 +62,7 @@ impl Step {
             Self::Get(task) => user.get(id(&task)).await,
             Self::GetAnothers(id) => user.get(&id).await,
             Self::List => user.list("?limit=1000").await,
+            Self::Changes => user.changes("").await,
             Self::Create { title } => user.post(json!({"title": title})).await,
             Self::CreateOnce { title, key } => {
                 user.call(hyper::Method::POST, user.tasks()).key(&key).json(json!({"title": title})).send().await
@@ -79,8 +81,10 @@ impl Step {
             Self::GetAnothers(_) | Self::ChangeAnothers(_) | Self::RemoveAnothers(_) => {
                 reply.is_problem(404, "no-such-task");
             }
-            Self::List => {
-                for task in reply.is(200).json().as_array().unwrap() {
+            Self::List | Self::Changes => {
+                let told = reply.is(200).json();
+                let listed = told.as_array().unwrap_or_else(|| told["tasks"].as_array().unwrap());
+                for task in listed {
                     assert_eq!(task["user_id"], owner, "a task strayed");
                 }
             }
