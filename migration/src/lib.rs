@@ -8,6 +8,7 @@ use sea_orm_migration::{prelude::*, schema::string_len, sea_orm::DbBackend};
 mod m20261121_000001_users_and_tasks;
 mod m20261121_000002_idempotency_keys;
 mod m20261125_000003_revisions;
+mod m20261126_000005_blocks;
 
 /// Every step, oldest first.
 #[derive(Debug)]
@@ -20,6 +21,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261121_000001_users_and_tasks::Migration),
             Box::new(m20261121_000002_idempotency_keys::Migration),
             Box::new(m20261125_000003_revisions::Migration),
+            Box::new(m20261126_000005_blocks::Migration),
         ]
     }
 }
