@@ -24,6 +24,7 @@ use support::{
     process::{Server, complaint, printed, program, run, start_eight, text},
     token,
 };
+use taskpact::clock::Clock;
 use tempfile::{TempDir, tempdir};
 
 const WITH_SECRET: (&str, &str) = ("BETTER_AUTH_SECRET", SECRET);
@@ -126,6 +127,82 @@ async fn a_user_is_exported_and_erased() {
     assert!(in_file("of somebody else") && !in_file(secret), "it is still in the file");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_is_blocked_until_they_have_a_new_token_or_a_time_comes() {
+    let here = tempdir().unwrap();
+    let metrics = format!("127.0.0.1:{}", support::postgres::free_port());
+    let server = Server::start(here.path(), &[WITH_SECRET, ("TASKPACT_METRICS__ADDRESS", &metrics)]);
+    let ann = server.user("ann");
+    ann.create("t").await;
+    let block = |more: &[&str]| run(here.path(), &[&["user", "block", "--user", "ann"], more].concat(), &[]);
+
+    let blocked = text(&block(&[]).stdout);
+    let at = blocked.strip_prefix("blocked `ann`: tokens that were issued before ").unwrap();
+    let at = chrono::DateTime::parse_from_rfc3339(at.strip_suffix(" are refused\n").unwrap()).unwrap();
+    let ahead = at.timestamp() - chrono::DateTime::<chrono::Utc>::from(Clock.now()).timestamp();
+    assert!((-20..=1).contains(&ahead), "{blocked}");
+    ann.list("").await.is_problem(401, "unauthorized");
+    server.wait_for(r#"reason="it was not issued after its user's block (blocked)""#);
+    // One request was accepted, one refused, and none counts as both.
+    let counted = metrics_of(&metrics);
+    for verdict in [r#"{verdict="accepted",reason=""} 1"#, r#"{verdict="refused",reason="blocked"} 1"#] {
+        assert!(counted.contains(&format!("taskpact_token_verdicts_total{verdict}\n")), "{counted}");
+    }
+    while Clock.now() < at.to_utc().into() {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let renewed = ann.with_token(printed(here.path(), &["token", "--user", "ann"], &[WITH_SECRET]).trim_end());
+    renewed.list("").await.is(200);
+
+    let until = "2999-12-31T22:00:00+01:00";
+    let longer = block(&["--until", until]);
+    assert_eq!(
+        text(&longer.stdout),
+        "blocked `ann`: tokens that were issued before 2999-12-31T21:00:01Z are refused\n"
+    );
+    assert!(longer.stderr.is_empty(), "{}", text(&longer.stderr));
+    renewed.list("").await.is_problem(401, "unauthorized");
+    let again = block(&["--until", "2h"]);
+    assert_eq!(again.stdout, longer.stdout);
+    assert!(text(&again.stderr).contains("lasts longer"), "{}", text(&again.stderr));
+    for (wrong, why) in
+        [("2020-01-01T00:00:00Z", "not in the future"), ("0s", "not in the future"), ("soon", "such as")]
+    {
+        let refused = block(&["--until", wrong]);
+        assert!(refused.status.code() == Some(2) && text(&refused.stderr).contains(why), "{}", text(&refused.stderr));
+    }
+    let unblock = ["user", "unblock", "--user", "ann"];
+    assert_eq!(printed(here.path(), &unblock, &[]), "unblocked `ann`\n");
+    renewed.list("").await.is(200);
+    ann.list("").await.is(200);
+    assert!(complaint(here.path(), &unblock, &[], 1).contains("the user `ann` is not blocked"));
+
+    let erase = |user: &str, more: &[&str]| {
+        let erased = run(here.path(), &[&["user", "erase", "--yes", "--user", user], more].concat(), &[]);
+        (text(&erased.stdout), text(&erased.stderr))
+    };
+    let (erased, said) = erase("ann", &["--block"]);
+    assert!(erased.starts_with("blocked `ann`: ") && erased.ends_with("\nerased `ann`: 1 tasks\n"), "{erased}");
+    assert_eq!(said, "");
+    renewed.post(json!({"title": "t"})).await.is_problem(401, "unauthorized");
+    let unknown = run(here.path(), &["user", "block", "--user", "somebody"], &[]);
+    assert!(text(&unknown.stderr).contains("The database did not know this user"), "{}", text(&unknown.stderr));
+    let bob = server.user("bob");
+    bob.create("t").await;
+    assert!(erase("bob", &[]).1.contains("`taskpact user block` refuses those"));
+    bob.create("t").await;
+    server.stop();
+}
+
+/// What the server tells at the address of its metrics.
+fn metrics_of(address: &str) -> String {
+    let mut connection = TcpStream::connect(address).unwrap();
+    connection.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").unwrap();
+    let mut text = String::new();
+    connection.read_to_string(&mut text).unwrap();
+    text
+}
+
 #[test]
 fn config_prints_what_is_in_force_without_secrets() {
     let here = tempdir().unwrap();
@@ -162,8 +239,9 @@ fn migrations_go_up_and_down_and_tell_their_state() {
         "m20261121_000002_idempotency_keys",
         "m20261125_000003_revisions",
         "m20261126_000004_changes",
+        "m20261126_000005_blocks",
     ];
-    let [one, two, three, four] = steps;
+    let [one, two, three, four, last] = steps;
     let all = |said: &str| steps.map(|step| format!("{said} {step}\n")).concat();
 
     assert_eq!(migrate(&["status"]), all("pending "));
@@ -179,20 +257,20 @@ fn migrations_go_up_and_down_and_tell_their_state() {
     }
 
     // What would go is told first, and nothing goes by a slip.
-    let said = complaint(here.path(), &["migrate", "down", "--steps", "4"], &[], 1);
+    let said = complaint(here.path(), &["migrate", "down", "--steps", "5"], &[], 1);
     for table in ["deleted_tasks (0 rows)", "idempotency_keys (0 rows)", "tasks (0 rows)", "users (0 rows)"] {
         assert!(said.contains(table), "{said}");
     }
     assert!(said.contains("Say --yes"), "{said}");
     assert_eq!(migrate(&["status"]), all("applied "));
     let said = complaint(here.path(), &["migrate", "down"], &[], 1);
-    assert!(said.contains(&format!("This takes back {four}.")) && said.contains("Say --yes"), "{said}");
-    for step in [four, three, two] {
+    assert!(said.contains(&format!("This takes back {last}.")) && said.contains("Say --yes"), "{said}");
+    for step in [last, four, three, two] {
         assert_eq!(migrate(&["down", "--yes"]), format!("took back {step}\n"));
     }
-    let pending: String = [two, three, four].map(|step| format!("pending  {step}\n")).concat();
+    let pending: String = [two, three, four, last].map(|step| format!("pending  {step}\n")).concat();
     assert_eq!(migrate(&["status"]), format!("applied  {one}\n{pending}"));
-    assert_eq!(migrate(&["down", "--steps", "5", "--yes"]), format!("took back {one}\n"));
+    assert_eq!(migrate(&["down", "--steps", "6", "--yes"]), format!("took back {one}\n"));
     assert_eq!(migrate(&["down"]), "nothing to take back\n");
 }
 
@@ -210,9 +288,9 @@ fn at_a_terminal(here: &Path, arguments: &str, answer: &str) -> String {
 fn at_a_terminal_taking_back_is_asked_for() {
     let here = tempdir().unwrap();
     printed(here.path(), &["migrate", "up"], &[]);
-    let shown = at_a_terminal(here.path(), "migrate down --steps 3", "no\n");
+    let shown = at_a_terminal(here.path(), "migrate down --steps 4", "no\n");
     assert!(shown.contains("Type `yes` to go on") && shown.contains("nothing was done"), "{shown}");
-    let shown = at_a_terminal(here.path(), "migrate down --steps 3", "yes\n");
+    let shown = at_a_terminal(here.path(), "migrate down --steps 4", "yes\n");
     assert!(shown.contains("took back m20261121_000002_idempotency_keys"), "{shown}");
 }
 

@@ -9,6 +9,7 @@ mod m20261121_000001_users_and_tasks;
 mod m20261121_000002_idempotency_keys;
 mod m20261125_000003_revisions;
 mod m20261126_000004_changes;
+mod m20261126_000005_blocks;
 
 /// Every step, oldest first.
 #[derive(Debug)]
@@ -22,6 +23,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261121_000002_idempotency_keys::Migration),
             Box::new(m20261125_000003_revisions::Migration),
             Box::new(m20261126_000004_changes::Migration),
+            Box::new(m20261126_000005_blocks::Migration),
         ]
     }
 }

@@ -10,9 +10,9 @@
 //! }
 //! ```
 //!
-//! ```compile_fail,E0423
+//! ```compile_fail,E0451
 //! // … but not made,
-//! let forged = taskpact::auth::Owner("somebody else".to_owned());
+//! let forged = taskpact::auth::Owner { id: "somebody else".into(), issued_at_secs: 0 };
 //! ```
 //!
 //! ```compile_fail,E0277

@@ -273,10 +273,11 @@ impl Rules {
             .ok_or_else(|| Fault::invalid_token("it has no usable expiry time (exp)"))?;
         self.not_expired(expires_at, now)?;
         let limit = now + self.leeway_secs;
-        for (name, meaning, what) in
-            [("nbf", "start time", "is not valid before"), ("iat", "issue time", "was issued in the future,")]
+        let (starts_at, issued_at) = (time(&claims, "nbf", "start time")?, time(&claims, "iat", "issue time")?);
+        for (name, at, what) in
+            [("nbf", starts_at, "is not valid before"), ("iat", issued_at, "was issued in the future,")]
         {
-            if let Some(at) = time(&claims, name, meaning)?.filter(|at| *at > limit) {
+            if let Some(at) = at.filter(|at| *at > limit) {
                 let wait = span(at - now);
                 return Err(Fault::invalid_token(format!("it {what} {wait} from now ({name}); is a clock wrong?")));
             }
@@ -284,7 +285,7 @@ impl Rules {
         expect(&claims, "iss", "issuer", self.issuer.as_deref())?;
         expect(&claims, "aud", "audience", self.audience.as_deref())?;
         match claims.get(&self.user_id_claim) {
-            Some(Value::String(id)) if is_user_id(id) => Ok((Owner::verified(id.clone()), expires_at)),
+            Some(Value::String(id)) if is_user_id(id) => Ok((Owner::verified(id.clone(), issued_at), expires_at)),
             _ if self.user_id_claim == "sub" => {
                 Err(Fault::invalid_token("its subject (sub) is not a text of 1 to 255 characters"))
             }

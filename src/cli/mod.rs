@@ -58,7 +58,7 @@ enum Command {
     /// Put a copy in the place of a SQLite database that no server uses. What clients have read since the copy was made does not
     /// match any more
     Restore(backup::Source),
-    /// Give out, or delete, what there is of one user
+    /// Give out, or delete, what there is of one user; or refuse tokens that they were issued
     #[command(subcommand)]
     User(user::Request),
     /// Ask `/health` of the server that these settings are for, and fail if it does not answer (for containers)

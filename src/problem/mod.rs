@@ -161,6 +161,12 @@ impl Fault {
         Self::InvalidToken(reason.into())
     }
 
+    /// A token that was issued before its user's block ends. Only the database knows, so it is told when that is asked: a request
+    /// that can be refused without it (403, 422) is told of that.
+    pub(crate) fn blocked() -> Self {
+        Self::invalid_token("it was not issued after its user's block (blocked)")
+    }
+
     /// What the operator is told about a failure of ours.
     #[must_use]
     pub fn cause(&self) -> String {

@@ -65,7 +65,7 @@ problem_types! {
         "The body can't be read as JSON: a syntax error, a name that occurs twice in one object, text that is not Unicode, or a body that broke off."
         "Send one JSON value in UTF-8. `detail` says where it went wrong.";
     UNAUTHORIZED = UNAUTHORIZED "unauthorized" "Unauthorized"
-        "There is no token, or it is not valid: expired, not yet valid, badly signed, or without a subject."
+        "There is no token, or it is not valid: expired, not yet valid, badly signed, without a subject, or issued before the operator blocked its user."
         "Get a new token from the issuer and send it as `Authorization: Bearer <token>`.";
     FORBIDDEN = FORBIDDEN "forbidden" "Forbidden"
         "The token is valid, but the path belongs to another user: `user_id` is not the token's subject."

@@ -144,7 +144,10 @@ impl Edge {
         }
 
         if let Some(owner) = drawn.owner() {
-            self.traffic.accepted();
+            // Unless the database has refused it: a block, which the token itself does not show.
+            if line.reason.is_none() {
+                self.traffic.accepted();
+            }
             line.user = self.user_key.as_ref().map(|key| telemetry::pseudonym(key, owner.id()));
         }
         line.bytes = length;

@@ -118,9 +118,9 @@ impl Traffic {
     }
 }
 
-/// Why a token was refused, in a word: the claim, or the field of its head, that the refusal names first.
+/// Why a token was refused, in a word: the claim, or the field of its head, that the refusal names first, or `blocked`.
 fn reason(why: &str) -> &'static str {
-    const NAMED: [&str; 10] = ["alg", "aud", "crit", "exp", "iat", "iss", "kid", "nbf", "sub", "typ"];
+    const NAMED: [&str; 11] = ["alg", "aud", "blocked", "crit", "exp", "iat", "iss", "kid", "nbf", "sub", "typ"];
     let named = NAMED.into_iter().filter_map(|name| why.find(&format!("({name}")).map(|at| (at, name)));
     named.min().map_or(if why.contains("signature") { "signature" } else { "form" }, |(_, name)| name)
 }
@@ -210,6 +210,7 @@ mod tests {
             ("its algorithm (alg) is not that of its key", "alg"),
             ("its signature is not that of the expected issuer", "signature"),
             ("it is not ASCII", "form"),
+            ("it was not issued after its user's block (blocked)", "blocked"),
         ] {
             assert_eq!(reason(why), expected, "{why}");
         }

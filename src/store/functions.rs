@@ -20,16 +20,16 @@ pub(super) fn definitions() -> String {
 }
 
 pub(super) fn call_create(waits: Waits, has_keys: bool) -> String {
-    let keys = if has_keys { "$7, $8, $9" } else { "null, null, null" };
-    format!("select * from pg_temp.taskpact_create($1, $2, $3, $4, $5, $6, {keys}, {})", waits == Waits::ForOwner)
+    let keys = if has_keys { "$8, $9, $10" } else { "null, null, null" };
+    format!("select * from pg_temp.taskpact_create($1, $2, $3, $4, $5, $6, $7, {keys}, {})", waits == Waits::ForOwner)
 }
 
 pub(super) fn call_change(waits: Waits) -> String {
-    format!("select * from pg_temp.{}($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)", name("change", waits))
+    format!("select * from pg_temp.{}($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)", name("change", waits))
 }
 
 pub(super) fn call_remove(waits: Waits) -> String {
-    format!("select * from pg_temp.{}($1, $2, $3, $4)", name("remove", waits))
+    format!("select * from pg_temp.{}($1, $2, $3, $4, $5)", name("remove", waits))
 }
 
 fn name(what: &str, waits: Waits) -> String {
@@ -44,8 +44,10 @@ fn create() -> String {
     format!(
         "create or replace function pg_temp.taskpact_create( \
            owners text[], ids uuid[], titles text[], descriptions text[], completions timestamptz[], \
-           times timestamptz[], keys text[], fingerprints bytea[], answers text[], waits bool \
-         ) returns table (n int8, of_owner text, of_id uuid, stored_fingerprint bytea, stored_answer text) \
+           times timestamptz[], issued int8[], keys text[], fingerprints bytea[], answers text[], waits bool \
+         ) returns table ( \
+           n int8, of_owner text, of_id uuid, stored_fingerprint bytea, stored_answer text, is_blocked bool \
+         ) \
          language plpgsql as $body$ \
          declare \
            owner text := owners[1]; \
@@ -62,10 +64,20 @@ fn create() -> String {
              from users u where u.id = owner for no key update skip locked; \
              if not found then return; end if; \
            end if; \
+           is_blocked := true; \
+           for n in \
+             select i.n from unnest(issued) with ordinality i (at, n) \
+             join users u on u.id = owner and u.tokens_from > i.at \
+           loop \
+             ids[n] := null; \
+             return next; \
+           end loop; \
+           is_blocked := false; \
            if keys is not null then \
              for n, stored_fingerprint, stored_answer in \
                select i.n, k.fingerprint, k.answer from unnest(keys) with ordinality i (key, n) \
                join idempotency_keys k on k.user_id = owner and k.key = i.key \
+               where ids[i.n] is not null \
              loop \
                ids[n] := null; \
                return next; \
@@ -101,7 +113,7 @@ fn change(waits: Waits) -> String {
     format!(
         "create or replace function pg_temp.{name}( \
            owners text[], ids uuid[], text[], text[], bool[], text[], int2[], bool[], timestamptz[], \
-           keys text[], fingerprints bytea[] \
+           issued int8[], keys text[], fingerprints bytea[] \
          ) returns table ( \
            n int8, outcome int2, user_id text, id uuid, title text, description text, completed_at timestamptz, \
            created_at timestamptz, updated_at timestamptz, version int4, fingerprint bytea, answer text \
@@ -114,6 +126,7 @@ fn change(waits: Waits) -> String {
            for found in \
              select i.n, k.fingerprint, k.answer from unnest(keys) with ordinality i (key, n) \
              join idempotency_keys k on k.user_id = owners[1] and k.key = i.key \
+             where not exists (select 1 from users u where u.id = owners[1] and u.tokens_from > issued[i.n]) \
            loop \
              answered := answered || found.n; \
              ids[found.n] := null; \
@@ -145,7 +158,7 @@ fn change(waits: Waits) -> String {
 /// The parameters are those of `statements::remove`.
 fn remove(waits: Waits) -> String {
     format!(
-        "create or replace function pg_temp.{name}(owners text[], uuid[], text[], timestamptz[]) returns table ( \
+        "create or replace function pg_temp.{name}(owners text[], uuid[], text[], int8[], timestamptz[]) returns table ( \
            n int8, outcome int2, user_id text, id uuid, title text, description text, completed_at timestamptz, \
            created_at timestamptz, updated_at timestamptz, version int4 \
          ) language plpgsql as $body$ \

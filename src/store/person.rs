@@ -1,7 +1,8 @@
-//! A person's data, for the operator, who is asked for it or to erase it: `taskpact user`.
+//! A person's data, for the operator, who is asked for it or to erase it, or has to keep somebody out: `taskpact user`.
 //!
 //! These are the only statements beside those of requests that are about somebody's rows. No request leads here.
 
+use chrono::{DateTime, Utc};
 use sea_orm::{DbErr, PaginatorTrait};
 
 use super::{Store, rows::person};
@@ -47,7 +48,7 @@ impl Store {
         Ok(rows.into_iter().map(Task::from).collect())
     }
 
-    /// Erases some of a user's rows, and the user with the last of them. Whether there may be more.
+    /// Erases some of a user's rows, and with the last of them the user, unless a block has to stay. Whether there may be more.
     ///
     /// # Errors
     /// The database did not answer.
@@ -64,5 +65,26 @@ impl Store {
         }
         transaction.commit().await?;
         Ok(!is_over)
+    }
+
+    /// Blocks a user: refuses the tokens that were issued before `tokens_from`, in seconds since 1970. A block is never made
+    /// shorter by this; given back is the moment that is in force. It holds for every statement that begins afterwards, and for
+    /// every one that waits for the user's row.
+    ///
+    /// # Errors
+    /// The database did not answer.
+    pub async fn block(&self, user_id: &str, tokens_from: i64) -> Result<i64, DbErr> {
+        let first_revision = DateTime::<Utc>::from(self.clock.now()).timestamp_micros();
+        let block = person::block(user_id, tokens_from, first_revision);
+        let user = block.exec_with_returning(&self.upkeep.write).await?;
+        Ok(user.tokens_from.unwrap_or(tokens_from))
+    }
+
+    /// Takes the block of a user back. Whether there was one.
+    ///
+    /// # Errors
+    /// The database did not answer.
+    pub async fn unblock(&self, user_id: &str) -> Result<bool, DbErr> {
+        Ok(person::unblock(user_id).exec(&self.upkeep.write).await?.rows_affected > 0)
     }
 }

@@ -147,6 +147,7 @@ enum Verdict {
     Mismatch(Task),
     Missing,
     Locked,
+    Blocked,
 }
 
 struct Texts {
@@ -396,23 +397,30 @@ impl Postgres {
     }
 
     async fn get(&self, link: &mut Link, gets: impl Iterator<Item = &Get>) -> Result<Vec<Read>, Failed> {
-        let (mut owners, mut ids) = (Vec::new(), Vec::new());
-        for get in gets {
-            owners.push(get.owner.id());
-            ids.push(get.work.0);
-        }
+        let gets: Vec<&Get> = gets.collect();
         let arguments = arguments(|all| {
-            all.add(&owners)?;
-            all.add(&ids)
+            all.add(column(&gets, |get| get.owner.id()))?;
+            all.add(column(&gets, |get| get.work.0))
         });
-        let mut found: Vec<Option<Task>> = vec![None; ids.len()];
+        let mut found: Vec<Read> = gets.iter().map(|_| Read::Task(None)).collect();
         for row in self.run(link, &self.texts.get, arguments, SET_TIMEOUT).await? {
+            if let Some(tokens_from) = column_of(&row, 1 + statements::COLUMN_COUNT)? {
+                let blocked: String = column_of(&row, 1)?;
+                for (get, found) in gets.iter().zip(&mut found).filter(|(get, _)| get.owner.id() == blocked) {
+                    if is_blocked(&get.owner, Some(tokens_from)) {
+                        *found = Read::Blocked;
+                    }
+                }
+                continue;
+            }
             let n = place(&row, found.len())?;
-            let task = task(&row, 1)?;
+            let (get, task) = (gets[n], task(&row, 1)?);
             // Of the owner and the id that were asked for, or of nobody.
-            found[n] = (task.user_id == owners[n] && task.id.0 == ids[n]).then_some(task);
+            if task.user_id == get.owner.id() && task.id == get.work && !matches!(found[n], Read::Blocked) {
+                found[n] = Read::Task(Some(task));
+            }
         }
-        Ok(found.into_iter().map(Read::Task).collect())
+        Ok(found)
     }
 
     async fn list(
@@ -422,6 +430,7 @@ impl Postgres {
         lists: impl Iterator<Item = &List>,
     ) -> Result<Vec<Read>, Failed> {
         // Who asks for the same is given the same.
+        // Whether they may have it, each one's token decides.
         let (mut asked, mut places) = (Vec::new(), Vec::new());
         let mut known = HashMap::new();
         for list in lists {
@@ -429,7 +438,7 @@ impl Postgres {
                 asked.push((list.owner.id(), &list.work));
                 asked.len() - 1
             });
-            places.push(place);
+            places.push((&list.owner, place));
         }
         let column = |of: fn(&super::request::Listing) -> Option<i64>| {
             asked.iter().map(|(_, work)| of(work)).collect::<Vec<_>>()
@@ -442,29 +451,35 @@ impl Postgres {
             all.add(column(|work| work.callers))?;
             all.add(column(|work| work.kept))
         });
-        let mut found: Vec<(i64, Vec<Task>)> = vec![(super::NO_REVISION, Vec::new()); asked.len()];
+        let mut found: Vec<(i64, Option<i64>, Vec<Task>)> = vec![(super::NO_REVISION, None, Vec::new()); asked.len()];
         for row in self.run(link, text, arguments, SET_TIMEOUT).await? {
             let n = place(&row, found.len())?;
             if let Some(revision) = column_of(&row, 1)? {
                 found[n].0 = revision;
             }
-            let is_page: Option<Uuid> = column_of(&row, 3)?;
+            found[n].1 = column_of(&row, 2)?;
+            let is_page: Option<Uuid> = column_of(&row, 4)?;
             if is_page.is_some() {
-                found[n].1.push(task(&row, 2)?);
+                found[n].2.push(task(&row, 3)?);
             }
         }
         let mut answers = Vec::new();
-        for ((owner, work), (revision, mut tasks)) in asked.iter().zip(found) {
+        for ((owner, work), (revision, tokens_from, mut tasks)) in asked.iter().zip(found) {
             tasks.retain(|task| task.user_id == *owner);
             // They come in this order, which the statement can't promise.
             tasks.sort_unstable_by_key(|task| Reverse(task.id.0));
-            answers.push(if [work.callers, work.kept].contains(&Some(revision)) {
+            let listed = if [work.callers, work.kept].contains(&Some(revision)) {
                 Listed::Unchanged { revision }
             } else {
                 Listed::Page(Page::of(revision, tasks, work.limit))
-            });
+            };
+            answers.push((tokens_from, listed));
         }
-        Ok(places.into_iter().map(|place| Read::List(answers[place].clone())).collect())
+        let answer = |(owner, place): (&Owner, usize)| {
+            let (tokens_from, listed) = &answers[place];
+            if is_blocked(owner, *tokens_from) { Read::Blocked } else { Read::List(listed.clone()) }
+        };
+        Ok(places.into_iter().map(answer).collect())
     }
 
     async fn changes(&self, link: &mut Link, follows: impl Iterator<Item = &Follow>) -> Result<Vec<Read>, Failed> {
@@ -479,27 +494,29 @@ impl Postgres {
             to.add(column(&all, |follow| follow.work.since.end_revision()))
         });
         let mut found: Vec<Found> = all.iter().map(|_| Found::default()).collect();
+        let mut tokens_from = vec![None; all.len()];
         for row in self.run(link, &self.texts.changes, arguments, SET_TIMEOUT).await? {
             let n = place(&row, found.len())?;
             let revisions = column_of::<Option<i64>>(&row, 1)?.zip(column_of(&row, 2)?);
             found[n].user = revisions;
-            let Some(revision) = column_of::<Option<i64>>(&row, 3 + statements::COLUMN_COUNT)? else { continue };
+            tokens_from[n] = column_of(&row, 3)?;
+            let Some(revision) = column_of::<Option<i64>>(&row, 4 + statements::COLUMN_COUNT)? else { continue };
             // Only what is this owner's.
-            if column_of::<String>(&row, 3)? != all[n].owner.id() {
+            if column_of::<String>(&row, 4)? != all[n].owner.id() {
                 continue;
             }
-            let deleted_at: Option<DateTime<Utc>> = column_of(&row, 4 + statements::COLUMN_COUNT)?;
+            let deleted_at: Option<DateTime<Utc>> = column_of(&row, 5 + statements::COLUMN_COUNT)?;
             let what = match deleted_at {
-                Some(at) => What::Deleted(DeletedTask { id: TaskId(column_of(&row, 4)?), deleted_at: at.into() }),
-                None => What::Changed(task(&row, 3)?),
+                Some(at) => What::Deleted(DeletedTask { id: TaskId(column_of(&row, 5)?), deleted_at: at.into() }),
+                None => What::Changed(task(&row, 4)?),
             };
             found[n].entries.push(Entry { revision, what });
         }
-        Ok(all
-            .iter()
-            .zip(found)
-            .map(|(follow, found)| Read::Changes(found.tell(&follow.owner, &follow.work)))
-            .collect())
+        let told = |((follow, found), tokens_from): ((&&Follow, Found), Option<i64>)| {
+            let is_blocked = is_blocked(&follow.owner, tokens_from);
+            if is_blocked { Read::Blocked } else { Read::Changes(found.tell(&follow.owner, &follow.work)) }
+        };
+        Ok(all.iter().zip(found).zip(tokens_from).map(told).collect())
     }
 
     /// Serves requests that write.
@@ -607,7 +624,8 @@ impl Postgres {
                 to.add(&*task.title.0)?;
                 to.add(task.description.as_ref().map(|text| &*text.0))?;
                 to.add(task.completed_at.map(time))?;
-                to.add(time(task.created_at))
+                to.add(time(task.created_at))?;
+                to.add(create.owner.issued_at_secs())
             });
             return self.created(link, &self.texts.create_one, arguments, waits, &all).await;
         }
@@ -618,6 +636,7 @@ impl Postgres {
             to.add(column(&all, |create| create.work.task.description.as_ref().map(|text| &*text.0)))?;
             to.add(column(&all, |create| create.work.task.completed_at.map(time)))?;
             to.add(column(&all, |create| time(create.work.task.created_at)))?;
+            to.add(issued(requests))?;
             if has_keys {
                 add_keys(to, requests)?;
                 let answer = |create: &&Create| serde_json::to_string(&create.work.task).expect("a task is plain data");
@@ -640,6 +659,7 @@ impl Postgres {
         self.verdicts(link, text, arguments, waits, all.len(), |row, n| {
             let made: Option<(String, Uuid)> = column_of::<Option<String>>(row, 1)?.zip(column_of(row, 2)?);
             Ok(match (made, stored(row, 3)?) {
+                _ if column_of(row, 5)? => Verdict::Blocked,
                 (_, Some(stored)) => stored,
                 (Some((owner, id)), None) if owner == all[n].owner.id() && id == all[n].work.task.id.0 => Verdict::Done,
                 _ => Verdict::Locked,
@@ -661,6 +681,7 @@ impl Postgres {
             to.add(column(&all, |change| change.work.completion as i16))?;
             to.add(column(&all, |change| change.work.always))?;
             to.add(column(&all, |change| DateTime::<Utc>::from(change.work.at)))?;
+            to.add(issued(requests))?;
             if has_keys { add_keys(to, requests) } else { Ok(()) }
         });
         let text = &self.texts.change[waits as usize][usize::from(has_keys)];
@@ -677,6 +698,7 @@ impl Postgres {
             to.add(owners(requests))?;
             to.add(column(&all, |remove| remove.work.id.0))?;
             to.add(column(&all, |remove| expected(&remove.work.expected)))?;
+            to.add(issued(requests))?;
             to.add(column(&all, |remove| DateTime::<Utc>::from(remove.work.at)))
         });
         self.verdicts(link, &self.texts.remove[waits as usize], arguments, waits, all.len(), |row, n| {
@@ -714,6 +736,7 @@ enum Read {
     Task(Option<Task>),
     List(Listed),
     Changes(Result<Told, Fault>),
+    Blocked,
 }
 
 impl Read {
@@ -722,6 +745,7 @@ impl Read {
             (Self::Task(task), Request::Get(get)) => get.answer(task.ok_or(Fault::NoSuchTask)),
             (Self::List(listed), Request::List(list)) => list.answer(Ok(listed)),
             (Self::Changes(told), Request::Changes(follow)) => follow.answer(told),
+            (Self::Blocked, request) => request.fail(Fault::blocked()),
             (_, other) => other.fail(Fault::defect("an answer was for another kind of request")),
         }
     }
@@ -731,6 +755,7 @@ impl Read {
 fn settle(request: Request, verdict: Verdict) -> Option<Request> {
     match (request, verdict) {
         (request, Verdict::Locked) => return Some(request),
+        (request, Verdict::Blocked) => request.fail(Fault::blocked()),
         (request, Verdict::Missing) => request.fail(Fault::NoSuchTask),
         (request, Verdict::Mismatch(task)) => request.fail(Fault::VersionMismatch { current: Box::new(task) }),
         (Request::Create(create), Verdict::Done) => create.finish(|work| Ok(Outcome::first(work.task))),
@@ -759,6 +784,7 @@ fn decided(
         outcome::DONE => done(row)?,
         outcome::MISMATCH => Verdict::Mismatch(task(row, 2)?),
         outcome::MISSING => Verdict::Missing,
+        outcome::BLOCKED => Verdict::Blocked,
         _ => Verdict::Locked,
     };
     match &verdict {
@@ -821,6 +847,16 @@ fn undecodable(what: &'static str) -> Failed {
 
 fn owners(set: &[Request]) -> Vec<&str> {
     set.iter().map(|request| request.owner().id()).collect()
+}
+
+/// When the tokens of a set were issued.
+fn issued(set: &[Request]) -> Vec<i64> {
+    set.iter().map(|request| request.owner().issued_at_secs()).collect()
+}
+
+/// Whether the owner's token was issued before the owner's block ends, if there is one.
+fn is_blocked(owner: &Owner, tokens_from: Option<i64>) -> bool {
+    tokens_from.is_some_and(|from| owner.issued_at_secs() < from)
 }
 
 fn have_keys(set: &[Request]) -> bool {

@@ -34,7 +34,7 @@ pub(super) mod unowned {
     use super::{
         deleted_tasks::{self, Column as DeletedColumn},
         idempotency_keys::{self, Column as KeyColumn},
-        tasks,
+        tasks, users,
     };
     use crate::clock::Clock;
 
@@ -48,7 +48,9 @@ pub(super) mod unowned {
     pub(in crate::store) fn probe() -> Select<tasks::Entity> {
         let keys = idempotency_keys::Entity::find().into_query();
         let deleted = deleted_tasks::Entity::find().into_query();
-        tasks::Entity::find().filter(Expr::val(false)).filter(Expr::exists(keys)).filter(Expr::exists(deleted))
+        let users = users::Entity::find().into_query();
+        let rows = tasks::Entity::find().filter(Expr::val(false)).filter(Expr::exists(keys));
+        rows.filter(Expr::exists(users)).filter(Expr::exists(deleted))
     }
 
     /// Deletes up to `count` of the keys that are older than `age`, whosever they are: they expire alike. The database's clock
@@ -80,8 +82,10 @@ pub(super) mod unowned {
 pub(super) mod person {
     use chrono::{DateTime, Utc};
     use sea_orm::{
-        ColumnTrait, DeleteMany, EntityTrait, ExprTrait, QueryFilter, QueryOrder, QuerySelect, QueryTrait, Select,
-        UpdateMany, sea_query::Expr,
+        ActiveValue::Set,
+        ColumnTrait, DeleteMany, EntityTrait, ExprTrait, Insert, QueryFilter, QueryOrder, QuerySelect, QueryTrait,
+        Select, UpdateMany,
+        sea_query::{Expr, OnConflict},
     };
     use uuid::Uuid;
 
@@ -163,8 +167,30 @@ pub(super) mod person {
         mine.filter(DeletedColumn::Revision.in_subquery(some))
     }
 
+    /// Deletes a user who is not blocked. One who is stays: nothing else would keep them from coming back.
     pub(in crate::store) fn delete_user(id: &str) -> DeleteMany<users::Entity> {
-        users::Entity::delete_many().filter(UserColumn::Id.eq(id))
+        users::Entity::delete_many().filter(UserColumn::Id.eq(id)).filter(UserColumn::TokensFrom.is_null())
+    }
+
+    /// Blocks a user, or lets a block last until `tokens_from` that would end before.
+    /// `first_revision` is that of a user who is not known yet.
+    pub(in crate::store) fn block(id: &str, tokens_from: i64, first_revision: i64) -> Insert<users::ActiveModel> {
+        let known = Expr::col((users::Entity, UserColumn::TokensFrom));
+        let later = Expr::case(known.clone().gt(tokens_from), known).finally(tokens_from);
+        let user = users::ActiveModel {
+            id: Set(id.to_owned()),
+            revision: Set(first_revision),
+            swept_revision: Set(first_revision),
+            tokens_from: Set(Some(tokens_from)),
+        };
+        let if_known = OnConflict::column(UserColumn::Id).value(UserColumn::TokensFrom, later).to_owned();
+        users::Entity::insert(user).on_conflict(if_known)
+    }
+
+    pub(in crate::store) fn unblock(id: &str) -> UpdateMany<users::Entity> {
+        let none = Expr::val(None::<i64>);
+        let blocked = users::Entity::update_many().filter(UserColumn::TokensFrom.is_not_null());
+        blocked.col_expr(UserColumn::TokensFrom, none).filter(UserColumn::Id.eq(id))
     }
 
     impl From<tasks::Model> for Task {
@@ -195,7 +221,7 @@ pub(super) mod person {
     }
 }
 
-/// Whoever has had a task.
+/// Whoever has had a task, or is blocked.
 mod users {
     use sea_orm::entity::prelude::*;
 
@@ -211,6 +237,8 @@ mod users {
         /// The revision up to which deletions may be forgotten.
         #[sea_orm(default_value = 0)]
         pub swept_revision: i64,
+        /// The user is blocked: tokens are refused that were issued before, in seconds since 1970, as a token's `iat`.
+        pub tokens_from: Option<i64>,
     }
 
     impl ActiveModelBehavior for ActiveModel {}

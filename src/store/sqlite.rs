@@ -74,6 +74,15 @@ impl From<Error> for Failed {
     }
 }
 
+impl From<Failed> for Fault {
+    fn from(failed: Failed) -> Self {
+        match failed {
+            Failed::Refused(fault) => fault,
+            Failed::Database(error) => fault(error),
+        }
+    }
+}
+
 impl Sqlite {
     pub(super) fn new(file: Arc<DatabaseFile>, queue: Arc<Queue>, patience: Duration) -> Self {
         Self { file, queue, patience, log: RwLock::new(()) }
@@ -248,6 +257,7 @@ fn answer(request: Request, outcome: Result<Done, Fault>) {
 
 /// Does what one request asks, or nothing.
 fn within_savepoint(connection: &Connection, request: &Request) -> Result<Done, Failed> {
+    refuse_blocked(connection, request.owner())?;
     connection.prepare_cached("savepoint one")?.execute([])?;
     let done = match request {
         Request::Create(create) => create_task(connection, &create.owner, &create.work).map(Done::Outcome),
@@ -264,6 +274,14 @@ fn within_savepoint(connection: &Connection, request: &Request) -> Result<Done, 
         connection.prepare_cached("release one")?.execute([])?;
     }
     done
+}
+
+/// Refuses a request whose token was issued before its owner's block ends.
+fn refuse_blocked(on: &Connection, owner: &Owner) -> Result<(), Failed> {
+    let is_blocked = on
+        .prepare_cached("select 1 from users where id = ?1 and tokens_from > ?2")?
+        .exists(params![owner.id(), owner.issued_at_secs()])?;
+    if is_blocked { Err(Failed::Refused(Fault::blocked())) } else { Ok(()) }
 }
 
 fn create_task(on: &Connection, owner: &Owner, Creation { task, once }: &Creation) -> Result<Outcome, Failed> {
@@ -387,6 +405,10 @@ fn read(connection: &mut Connection, requests: Vec<Request>) {
         return fail(requests, error);
     }
     for request in requests {
+        if let Err(failed) = refuse_blocked(connection, request.owner()) {
+            request.fail(failed.into());
+            continue;
+        }
         match request {
             Request::Get(get) => {
                 let task = find(connection, &get.owner, get.work);

@@ -40,32 +40,47 @@ fn mine(sets: Sets, column: &str) -> String {
     if sets == Sets::Owner { format!(" and {column} = ($1::text[])[1]") } else { String::new() }
 }
 
+/// Whether the token of a request `i` was issued before its owner's block ends, as far as the statement's snapshot shows. It is
+/// asked where the owner is not locked, or has not been found, and that is seldom.
+fn is_blocked(sets: Sets) -> String {
+    format!("exists (select 1 from users w where w.id = i.user_id and w.tokens_from > i.issued{})", mine(sets, "w.id"))
+}
+
+/// The same of a locked owner `o`, as it is now. `is not true` where there is no block.
+const IS_BLOCKED_NOW: &str = "o.tokens_from > i.issued";
+
 fn columns(alias: &str) -> String {
     COLUMNS.split(", ").map(|column| format!("{alias}.{column}")).collect::<Vec<_>>().join(", ")
 }
 
 /// $1 owners, $2 ids.
+///
+/// A row for each task that there is, and one without a place for each owner who is blocked: from when on tokens are accepted. That
+/// is looked up once for the set, in an index that has the blocked users only.
 pub(super) fn get(sets: Sets) -> String {
     format!(
-        "select i.n, {} \
+        "select i.n, {columns}, null::int8 \
          from unnest((select $1::text[]), (select $2::uuid[])) with ordinality as i (user_id, id, n) \
-         cross join lateral (select {} from tasks t where t.user_id = i.user_id and t.id = i.id{} limit 1) t",
-        columns("t"),
-        columns("t"),
-        mine(sets, "t.user_id")
+         cross join lateral (select {columns} from tasks t where t.user_id = i.user_id and t.id = i.id{my_tasks} limit 1) t \
+         union all \
+         select null, u.id, null, null, null, null, null, null, null, u.tokens_from from users u \
+         where u.id = any ((select $1::text[])::text[]) and u.tokens_from is not null{my_users}",
+        columns = columns("t"),
+        my_tasks = mine(sets, "t.user_id"),
+        my_users = mine(sets, "u.id"),
     )
 }
 
 /// $1 owners, $2 ids that the pages are below, $3 how many rows at most, $4 and $5 the revisions of the pages that are known.
 ///
-/// The page and its revision are of one snapshot. Of a page that is known there is the revision only.
+/// The page, its revision and its owner's block are of one snapshot. Of a page that is known there is no more than these.
 pub(super) fn list(of_status: &str, sets: Sets) -> String {
     format!(
-        "select i.n, u.revision, {columns} \
+        "select i.n, u.revision, u.tokens_from, {columns} \
          from unnest((select $1::text[]), (select $2::uuid[]), (select $3::int8[]), \
                      (select $4::int8[]), (select $5::int8[])) with ordinality \
               as i (user_id, below, most, callers, kept, n) \
-         left join lateral (select u.revision from users u where u.id = i.user_id{my_user} limit 1) u on true \
+         left join lateral (select u.revision, u.tokens_from from users u where u.id = i.user_id{my_user} limit 1) u on true \
          left join lateral ( \
            select {of_tasks} from tasks t \
            where t.user_id = i.user_id and t.id < i.below {of_status}{my_tasks} \
@@ -82,17 +97,18 @@ pub(super) fn list(of_status: &str, sets: Sets) -> String {
 /// $1 owners, $2 and $3 the places (revision and id) that tasks are after, $4 and $5 those that deletions are after, $6 how many
 /// rows at most, $7 the revision at which there is nothing new.
 ///
-/// The entries and the revisions are of one snapshot. A row for each entry, or one without any: the revision up to which deletions
-/// may be forgotten, the task or just its owner and its id, its revision, and when it was deleted.
+/// The entries, the revisions and the owner's block are of one snapshot. A row for each entry, or one without any: the owner's
+/// revision, the one up to which deletions may be forgotten, from when on tokens are accepted; the task, or just its owner and its
+/// id, its revision, and when it was deleted.
 pub(super) fn changes(sets: Sets) -> String {
     let nulls = COLUMNS.split(", ").skip(2).map(|column| format!("null as {column}")).collect::<Vec<_>>().join(", ");
     format!(
-        "select i.n, u.revision, u.swept_revision, {columns}, e.revision, e.deleted_at \
+        "select i.n, u.revision, u.swept_revision, u.tokens_from, {columns}, e.revision, e.deleted_at \
          from unnest((select $1::text[]), (select $2::int8[]), (select $3::uuid[]), (select $4::int8[]), \
                      (select $5::uuid[]), (select $6::int8[]), (select $7::int8[])) with ordinality \
               as i (user_id, after, after_id, deletions, deletions_id, most, known, n) \
          left join lateral ( \
-           select u.revision, u.swept_revision from users u where u.id = i.user_id{my_user} limit 1 \
+           select u.revision, u.swept_revision, u.tokens_from from users u where u.id = i.user_id{my_user} limit 1 \
          ) u on true \
          left join lateral ( \
            (select {of_tasks}, t.revision, null::timestamptz as deleted_at from tasks t \
@@ -123,42 +139,48 @@ fn locked_owners(waits: Waits, sets: Sets) -> String {
     // The time-out lasts until the end of the transaction, which is this statement: it needs no session of its own.
     format!(
         "owner as materialized ( \
-           select u.id from users u, (select set_config('lock_timeout', '{timeout}', true)) limited \
+           select u.id, u.tokens_from from users u, (select set_config('lock_timeout', '{timeout}', true)) limited \
            where u.id = any ((select $1::text[])::text[]){} order by u.id for no key update of u{how} \
          )",
         mine(sets, "u.id")
     )
 }
 
-/// What has been answered already to requests with these keys.
-const STORED: &str = "stored as ( \
-       select i.n, k.fingerprint, k.answer from input i \
-       cross join lateral ( \
-         select k.fingerprint, k.answer from idempotency_keys k where k.user_id = i.user_id and k.key = i.key limit 1 \
-       ) k \
-     )";
+/// What has been answered already to requests with these keys. It is given again while somebody else has the owner locked.
+fn stored(sets: Sets) -> String {
+    format!(
+        "stored as ( \
+           select i.n, k.fingerprint, k.answer from input i \
+           cross join lateral ( \
+             select k.fingerprint, k.answer from idempotency_keys k where k.user_id = i.user_id and k.key = i.key limit 1 \
+           ) k where not {} \
+         )",
+        is_blocked(sets)
+    )
+}
 
-/// $1 owners, $2 ids, $3 titles, $4 descriptions, $5 times of completion, $6 times; if some have keys, $7 keys, $8
-/// fingerprints, $9 answers.
+/// $1 owners, $2 ids, $3 titles, $4 descriptions, $5 times of completion, $6 times, $7 when the tokens were issued;
+/// if some have keys, $8 keys, $9 fingerprints, $10 answers.
 ///
 /// A row for each request: the owner and the id of the task that was made; or the fingerprint and the answer that are stored;
-/// or neither, if the request was left out.
+/// or neither, if the request was left out; and whether that is because it is blocked.
 pub(super) fn create(waits: Waits, has_keys: bool, sets: Sets) -> String {
     if sets == Sets::Owner {
         return functions::call_create(waits, has_keys);
     }
     let (keys, key_names) = if has_keys {
-        (", (select $7::text[]), (select $8::bytea[]), (select $9::text[])", ", key, fingerprint, answer")
+        (", (select $8::text[]), (select $9::bytea[]), (select $10::text[])", ", key, fingerprint, answer")
     } else {
         ("", "")
     };
     let (stored, not_stored, keyed, of_stored, join_stored) = if has_keys {
         (
-            format!("{STORED}, "),
-            "where not exists (select 1 from stored s where s.n = i.n)",
+            format!("{}, ", stored(sets)),
+            "and not exists (select 1 from stored s where s.n = i.n)",
             ", keyed as ( \
                insert into idempotency_keys (user_id, key, fingerprint, answer, created_at) \
-               select f.user_id, f.key, f.fingerprint, f.answer, now() from fresh f where f.key is not null \
+               select f.user_id, f.key, f.fingerprint, f.answer, now() from fresh f \
+               join bumped b on b.id = f.user_id where f.key is not null \
              )",
             "s.fingerprint, s.answer",
             "left join stored s on s.n = i.n",
@@ -171,7 +193,7 @@ pub(super) fn create(waits: Waits, has_keys: bool, sets: Sets) -> String {
             "{}, {stored}fresh as materialized ( \
                select i.*, row_number() over (partition by i.user_id order by i.n) \
                          - count(*) over (partition by i.user_id) as behind \
-               from input i join owner o on o.id = i.user_id {not_stored} \
+               from input i join owner o on o.id = i.user_id where ({IS_BLOCKED_NOW}) is not true {not_stored} \
              ), bumped as ( \
                update users u set revision = u.revision + c.changes \
                from (select user_id, count(*) as changes from fresh group by user_id) c \
@@ -183,47 +205,53 @@ pub(super) fn create(waits: Waits, has_keys: bool, sets: Sets) -> String {
         // does not come to the same revisions again, and what was deleted before is not remembered.
         Waits::ForOwner => format!(
             "{stored}fresh as materialized ( \
-               select i.*, 0 as behind from input i, (select set_config('lock_timeout', '{}', true)) limited {not_stored} \
+               select i.*, 0 as behind from input i, (select set_config('lock_timeout', '{}', true)) limited \
+               where not {} {not_stored} \
              ), bumped as ( \
                insert into users as u (id, revision, swept_revision) \
                select f.user_id, c.time, c.time \
                from fresh f, (select (extract(epoch from clock_timestamp()) * 1000000)::int8 as time) c \
-               on conflict (id) do update set revision = u.revision + 1 returning u.id, u.revision \
+               on conflict (id) do update set revision = u.revision + 1 \
+               where (u.tokens_from > ($7::int8[])[1]) is not true returning u.id, u.revision \
              )",
-            super::LOCK_TIMEOUT_MS
+            super::LOCK_TIMEOUT_MS,
+            is_blocked(sets),
         ),
     };
     format!(
         "with input as materialized ( \
            select * from unnest((select $1::text[]), (select $2::uuid[]), (select $3::text[]), \
-                                (select $4::text[]), (select $5::timestamptz[]), (select $6::timestamptz[]){keys}) \
-           with ordinality as i (user_id, id, title, description, completed_at, at{key_names}, n) \
+                                (select $4::text[]), (select $5::timestamptz[]), (select $6::timestamptz[]), \
+                                (select $7::int8[]){keys}) \
+           with ordinality as i (user_id, id, title, description, completed_at, at, issued{key_names}, n) \
          ), {bumped}, made as ( \
            insert into tasks ({COLUMNS}, revision) \
            select f.user_id, f.id, f.title, f.description, f.completed_at, f.at, f.at, 1, b.revision + f.behind \
            from fresh f join bumped b on b.id = f.user_id \
            returning user_id, id \
          ){keyed} \
-         select i.n, m.user_id, m.id, {of_stored} from input i \
-         left join made m on m.user_id = i.user_id and m.id = i.id {join_stored}"
+         select i.n, m.user_id, m.id, {of_stored}, m.id is null and {is_blocked} from input i \
+         left join made m on m.user_id = i.user_id and m.id = i.id {join_stored}",
+        is_blocked = is_blocked(sets),
     )
 }
 
-/// $1 owner, $2 id, $3 title, $4 description, $5 time of completion, $6 time.
+/// $1 owner, $2 id, $3 title, $4 description, $5 time of completion, $6 time, $7 when the token was issued.
 ///
 /// As [`create`] for a single request without a key, which an idle server is asked for: half the work for the database. The same
-/// row, or none if the request was left out. It waits for no lock that it would have to limit.
+/// row, or none if the request was left out; whether it is blocked, [`create`] then tells. It waits for no lock that it would have to limit.
 pub(super) fn create_one() -> String {
     format!(
         "with owner as ( \
-           select u.id from users u where u.id = $1 for no key update of u skip locked \
+           select u.id from users u where u.id = $1 and (u.tokens_from > $7) is not true \
+           for no key update of u skip locked \
          ), bumped as ( \
            update users u set revision = u.revision + 1 from owner o where u.id = o.id returning u.id, u.revision \
          ), made as ( \
            insert into tasks ({COLUMNS}, revision) select b.id, $2, $3, $4, $5, $6, $6, 1, b.revision from bumped b \
            returning user_id, id \
          ) \
-         select 1::int8, m.user_id, m.id, null::bytea, null::text from made m"
+         select 1::int8, m.user_id, m.id, null::bytea, null::text, false from made m"
     )
 }
 
@@ -239,15 +267,17 @@ pub(super) mod outcome {
     pub(in crate::store) const MISSING: i16 = 4;
     /// Somebody else has locked the task or its owner.
     pub(in crate::store) const LOCKED: i16 = 5;
+    /// Its token was issued before the owner's block ends. Nothing was done.
+    pub(in crate::store) const BLOCKED: i16 = 6;
 }
 
-/// The tasks of the set that are to be changed, locked. What is locked already is left out.
+/// The tasks of the set that are to be changed, locked. What is locked already, or blocked, is left out.
 fn targets(columns_of_input: &str, condition: &str, sets: Sets) -> String {
     format!(
         "target as materialized ( \
            select i.n, i.expected{columns_of_input}, t.* \
            from input i join owner o on o.id = i.user_id join tasks t on t.user_id = i.user_id and t.id = i.id{} \
-           {condition} for update of t skip locked \
+           where ({IS_BLOCKED_NOW}) is not true {condition} for update of t skip locked \
          )",
         mine(sets, "t.user_id")
     )
@@ -256,18 +286,20 @@ fn targets(columns_of_input: &str, condition: &str, sets: Sets) -> String {
 const IS_EXPECTED: &str = "(expected is null or version = any (expected::int[]))";
 
 fn decided(done: &str, stored: &str, sets: Sets) -> String {
-    use outcome::{DONE, LOCKED, MISMATCH, MISSING, STORED};
+    use outcome::{BLOCKED, DONE, LOCKED, MISMATCH, MISSING, STORED};
     format!(
         "(case when {stored} then {STORED} when {done} then {DONE} when g.n is not null then {MISMATCH} \
-          when not exists (select 1 from tasks x where x.user_id = i.user_id and x.id = i.id{}) then {MISSING} \
+          when {is_blocked} then {BLOCKED} \
+          when not exists (select 1 from tasks x where x.user_id = i.user_id and x.id = i.id{my_tasks}) then {MISSING} \
           else {LOCKED} end)::int2",
-        mine(sets, "x.user_id")
+        is_blocked = is_blocked(sets),
+        my_tasks = mine(sets, "x.user_id"),
     )
 }
 
 /// $1 owners, $2 ids, $3 expected versions (as arrays' texts; null for any), $4 titles, $5 whether the description is set, $6
-/// descriptions, $7 completions, $8 whether it always counts as a change, $9 times; if some have keys, $10 keys and $11
-/// fingerprints.
+/// descriptions, $7 completions, $8 whether it always counts as a change, $9 times, $10 when the tokens were issued; if some
+/// have keys, $11 keys and $12 fingerprints.
 ///
 /// A row for each request: the [`outcome`], the task, the fingerprint and the answer.
 pub(super) fn change(waits: Waits, has_keys: bool, sets: Sets) -> String {
@@ -275,11 +307,11 @@ pub(super) fn change(waits: Waits, has_keys: bool, sets: Sets) -> String {
         return functions::call_change(waits);
     }
     let (keys, key_names) =
-        if has_keys { (", (select $10::text[]), (select $11::bytea[])", ", key, fingerprint") } else { ("", "") };
+        if has_keys { (", (select $11::text[]), (select $12::bytea[])", ", key, fingerprint") } else { ("", "") };
     let (stored, not_stored, of_key, keyed, of_stored, join_stored, is_stored) = if has_keys {
         (
-            format!("{STORED}, "),
-            "where not exists (select 1 from stored s where s.n = i.n)",
+            format!("{}, ", stored(sets)),
+            "and not exists (select 1 from stored s where s.n = i.n)",
             ", i.key, i.fingerprint",
             // The answer is read as JSON, so its form is free; the names are those of the published type.
             ", keyed as ( \
@@ -312,9 +344,9 @@ pub(super) fn change(waits: Waits, has_keys: bool, sets: Sets) -> String {
         "with input as materialized ( \
            select * from unnest((select $1::text[]), (select $2::uuid[]), (select $3::text[]), (select $4::text[]), \
                                 (select $5::bool[]), (select $6::text[]), (select $7::int2[]), (select $8::bool[]), \
-                                (select $9::timestamptz[]){keys}) \
+                                (select $9::timestamptz[]), (select $10::int8[]){keys}) \
            with ordinality as i (user_id, id, expected, new_title, describes, new_description, completion, always, \
-                                 at{key_names}, n) \
+                                 at, issued{key_names}, n) \
          ), {owners}, {stored}{targets}, matched as materialized ( \
            select *, count(*) filter (where changes) over (partition by user_id order by n) \
                    - count(*) filter (where changes) over (partition by user_id) as behind \
@@ -349,7 +381,7 @@ pub(super) fn change(waits: Waits, has_keys: bool, sets: Sets) -> String {
     )
 }
 
-/// $1 owners, $2 ids, $3 expected versions (as arrays' texts; null for any), $4 times.
+/// $1 owners, $2 ids, $3 expected versions (as arrays' texts; null for any), $4 when the tokens were issued, $5 times.
 ///
 /// A row for each request: the [`outcome`], and the task if it is of another version.
 pub(super) fn remove(waits: Waits, sets: Sets) -> String {
@@ -380,9 +412,9 @@ fn remove_and(noted: &str, returned: &str, waits: Waits, sets: Sets) -> String {
     };
     format!(
         "with input as materialized ( \
-           select * from unnest((select $1::text[]), (select $2::uuid[]), (select $3::text[]), \
-                                (select $4::timestamptz[])) with ordinality \
-           as i (user_id, id, expected, at, n) \
+           select * from unnest((select $1::text[]), (select $2::uuid[]), (select $3::text[]), (select $4::int8[]), \
+                                (select $5::timestamptz[])) \
+           with ordinality as i (user_id, id, expected, issued, at, n) \
          ), {owners}, {targets}, matched as materialized ( \
            select *, row_number() over (partition by user_id order by n) \
                    - count(*) over (partition by user_id) as behind \

@@ -12,7 +12,7 @@ use crate::support::{
 };
 
 /// A valid request for `operation`, by `caller`, on the path of `user_id`, for the task `task_id`.
-fn request(operation: &Operation, caller: &User, user_id: &str, task_id: &str) -> Call {
+pub(super) fn request(operation: &Operation, caller: &User, user_id: &str, task_id: &str) -> Call {
     let path = operation.path.replace("{user_id}", user_id).replace("{task_id}", task_id);
     assert!(!path.contains('{'), "the test does not know a parameter of {path}");
     let call = caller.call(operation.method.clone(), path);
@@ -26,7 +26,7 @@ fn request(operation: &Operation, caller: &User, user_id: &str, task_id: &str) -
     }
 }
 
-fn of_users() -> impl Iterator<Item = &'static Operation> {
+pub(super) fn of_users() -> impl Iterator<Item = &'static Operation> {
     OPERATIONS.iter().filter(|operation| operation.path.contains("{user_id}"))
 }
 

@@ -1,5 +1,6 @@
 //! What holds on every database. `on_sqlite.rs`, `on_postgres.rs` and `on_postgres_by_owner.rs` all run all of it.
 
+mod blocks;
 mod bodies;
 mod changes;
 mod conditions;

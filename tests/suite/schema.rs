@@ -44,7 +44,7 @@ async fn the_entities_are_the_tables() {
     }
 
     let (migrated, expected) = (columns(&migrated).await, columns(&expected).await);
-    assert_eq!(migrated.len(), 21, "{migrated:#?}");
+    assert_eq!(migrated.len(), 22, "{migrated:#?}");
     assert_eq!(migrated, expected);
 }
 

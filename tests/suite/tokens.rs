@@ -21,7 +21,7 @@ fn signed_with(header: &Header, claims: &Value, secret: &str) -> String {
     jsonwebtoken::encode(header, claims, &EncodingKey::from_secret(secret.as_bytes())).unwrap()
 }
 
-fn now() -> i64 {
+pub(super) fn now() -> i64 {
     DateTime::<Utc>::from(Clock.now()).timestamp()
 }
 

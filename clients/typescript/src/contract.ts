@@ -654,7 +654,7 @@ export interface components {
             request_id: string;
         };
         /**
-         * @description There is no token, or it is not valid: expired, not yet valid, badly signed, or without a subject.
+         * @description There is no token, or it is not valid: expired, not yet valid, badly signed, without a subject, or issued before the operator blocked its user.
          * @example {
          *       "type": "/problems/unauthorized",
          *       "title": "Unauthorized",
@@ -842,7 +842,7 @@ export interface components {
         };
     };
     responses: {
-        /** @description There is no token, or it is not valid: expired, not yet valid, badly signed, or without a subject. */
+        /** @description There is no token, or it is not valid: expired, not yet valid, badly signed, without a subject, or issued before the operator blocked its user. */
         Unauthorized: {
             headers: {
                 /** @description What to send instead, and why the token was refused (RFC 6750). */
