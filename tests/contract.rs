@@ -132,7 +132,8 @@ fn every_schema_has_an_example_that_it_allows() {
             let examples = [&parameter["example"], &schema["default"]];
             let mut examples = examples.iter().filter(|example| !example.is_null()).peekable();
             // The docs page fills them in and sends them: what has an example changes nothing by it.
-            let changes_something = ["cursor", "since", "Idempotency-Key"].iter().any(|name| parameter["name"] == *name);
+            let changes_something =
+                ["cursor", "since", "Idempotency-Key"].iter().any(|name| parameter["name"] == *name);
             assert_eq!(examples.peek().is_none(), changes_something, "{}: {}", operation.id, parameter["name"]);
             assert!(examples.all(|example| validator.is_valid(example)), "{}: {}", operation.id, parameter["name"]);
         }

@@ -1,6 +1,6 @@
 //! The connections for what is not a request: migrations, readiness, the sweep of old keys.
 //!
-//! Requests have connections of their own, in `postgres.rs` and `sqlite.rs`.
+//! Requests have connections of their own, in `postgres` and `sqlite`.
 
 use std::{str::FromStr, sync::Arc, time::Duration};
 

@@ -1,8 +1,8 @@
 //! Every SQL statement, and the connections to run them on.
 //!
 //! Outside of here rows are reached through [`Store::tasks`] only, which takes an [`Owner`]. Inside, what is asked is a request
-//! that names its owner; requests wait in a queue (`queue.rs`) and are served in sets, by `postgres.rs` with the texts in
-//! `statements.rs`, or by `sqlite.rs`. These texts name the owner by hand; the suite proves them (`isolation.rs`, `sets.rs`).
+//! that names its owner; requests wait in a queue (`queue.rs`) and are served in sets, by `postgres` with the texts in
+//! `statements.rs`, or by `sqlite`. These texts name the owner by hand; the suite proves them (`isolation.rs`, `sets.rs`).
 //! The entities are private to [`rows`].
 //!
 //! What it guarantees: a change, its owner's revision, and the response that is stored for a repeat are one transaction. The
