@@ -150,7 +150,7 @@ fn header(token: &str) -> Value {
     serde_json::from_slice(&BASE64_URL_SAFE_NO_PAD.decode(token.split('.').next().unwrap()).unwrap()).unwrap()
 }
 
-/// Calls all six operations as this user.
+/// Calls all seven operations as this user.
 async fn call_everything(user: &User) {
     let task = user.create("Water the plants").await;
     let id = task["id"].as_str().unwrap();
@@ -160,6 +160,7 @@ async fn call_everything(user: &User) {
     assert_eq!(user.get(id).await.is(200).json()["version"], 3);
     assert_eq!(user.list("?status=completed").await.is(200).json().as_array().unwrap().len(), 1);
     user.delete(id).await.is(204);
+    assert_eq!(user.changes("").await.is(200).json()["tasks"], json!([]));
 }
 
 async fn users_of_a_real_better_auth_reach_their_tasks(algorithm: &str) {

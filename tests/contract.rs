@@ -190,7 +190,8 @@ fn a_link_leads_from_an_example_to_an_operation() {
     let on_one = ["getTask", "updateTask", "toggleTaskCompletion", "deleteTask"];
     let expected =
         on_one.map(|name| format!("listTasks 200 {name}")).into_iter().chain(["listTasks 200 listTasks".to_owned()]);
-    let expected: Vec<_> = expected.chain(on_one.map(|name| format!("createTask 201 {name}"))).collect();
+    let expected = expected.chain(on_one.map(|name| format!("createTask 201 {name}")));
+    let expected: Vec<_> = expected.chain(["listChanges 200 listChanges".to_owned()]).collect();
     assert_eq!(links, expected);
 }
 

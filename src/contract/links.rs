@@ -22,6 +22,11 @@ pub(super) fn add(operation: &str, status: &str, response: &mut Value) {
             links.insert("listTasks".to_owned(), link("listTasks", description, &parameters));
             links
         }
+        ("listChanges", "200") => {
+            let description = "What has changed after that.";
+            let parameters = json!({"user_id": USER, "since": "$response.body#/next"});
+            Map::from_iter([("listChanges".to_owned(), link("listChanges", description, &parameters))])
+        }
         _ => return,
     };
     response["links"] = links.into();

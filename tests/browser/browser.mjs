@@ -66,6 +66,9 @@ async function docsPage(browser) {
   const listed = await tryOut(page, "listTasks");
   must(listed.status === "200" && listed.body.includes(title), `listed: ${JSON.stringify(listed)}`);
   await page.screenshot({ path: join(screenshots, "listed.png") });
+  const told = await tryOut(page, "listChanges");
+  must(told.status === "200" && told.body.includes(title) && told.body.includes("has_more"), `told: ${JSON.stringify(told)}`);
+  await page.screenshot({ path: join(screenshots, "changes.png") });
   const refused = await tryOut(page, "createTask", JSON.stringify({ title: "" }));
   must(refused.status === "422" && refused.body.includes("/problems/invalid-request"), `refused: ${JSON.stringify(refused)}`);
   await page.screenshot({ path: join(screenshots, "refused.png") });
@@ -113,7 +116,7 @@ async function everyPage(browser) {
         await page.setViewportSize({ width, height: 844 });
         await page.emulateMedia({ colorScheme });
         await page.goto(server.url + path);
-        if (name === "docs") await page.locator(".opblock").nth(7).waitFor();
+        if (name === "docs") await page.locator(".opblock").nth(8).waitFor();
         const file = join(screenshots, `${name}-${width}-${colorScheme}.png`);
         const png = await page.screenshot({ path: file, fullPage: name !== "problems" });
         const wide = await page.evaluate(() => document.documentElement.scrollWidth - window.innerWidth);

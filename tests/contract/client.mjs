@@ -8,8 +8,9 @@ import { gzipSync } from "node:zlib";
 import { build } from "esbuild";
 import { parse } from "yaml";
 import { launch, site } from "../browser/browser.mjs";
+import { blocks } from "./readme.mjs";
 import { relay } from "./relay.mjs";
-import { contract, folder, here, must, operations, postgres, root, run, serve, start, succeed, tool } from "./surroundings.mjs";
+import { contract, folder, here, must, operations, postgres, root, run, serve, start, succeed, tool, within } from "./surroundings.mjs";
 
 const home = join(root, "clients/typescript");
 const sources = join(here, "client");
@@ -61,6 +62,7 @@ function compile(project) {
   cpSync(join(here, "clients/journey.ts"), join(project, "by-hand.ts"));
   writeFileSync(join(project, "package.json"), JSON.stringify({ ...JSON.parse(readFileSync(join(project, "package.json"), "utf8")), type: "module" }));
   writeFileSync(join(project, "readme.ts"), readme());
+  writeFileSync(join(project, "devices.ts"), devices());
   succeed(tool("openapi-ts"), ["--input", contract, "--output", join(project, "hey-api"), "--client", "@hey-api/client-fetch", "--no-log-file"]);
   succeed(tool("orval"), ["--config", join(project, "orval.config.cjs")], { cwd: project, env: { CONTRACT: contract } });
   for (const tsconfig of ["tsconfig.json", "tsconfig.types.json", "tsconfig.generated.json"]) {
@@ -83,9 +85,74 @@ function readme() {
   ].join("\n");
 }
 
+/** What the README and docs/CLIENTS.md tell those who keep devices in step: a function each, that follows until it is told to stop. */
+function devices() {
+  const given = "baseUrl: string, token: string, userId: string, signal: AbortSignal";
+  const [withThePackage, byHand, ...others] = ["README.md", "docs/CLIENTS.md"].flatMap((page) => blocks("ts", [[page, "## Keeping devices in step"]]));
+  must(byHand && others.length === 0, "the pages do not have one block each on keeping devices in step");
+  const isImport = (line) => line.startsWith("import ");
+  const split = (code) => [true, false].map((wanted) => code.split("\n").filter((line) => isImport(line) === wanted).join("\n"));
+  const [[imports, body], [otherImports, otherBody]] = [split(withThePackage), split(byHand.replace('"./taskpact"', '"taskpact"'))];
+  return `
+    ${imports}
+    ${otherImports}
+    export async function withThePackage(${given}, show: (tasks: Task[]) => void): Promise<void> {
+      ${body}
+    }
+    export async function byHand(${given}, show: (tasks: Task[]) => void): Promise<void> {
+      ${otherBody}
+      const tasks = new Map<string, Task>();
+      await follow({
+        next: async () => undefined,
+        async apply({ tasks: changed, deleted }, startsOver) {
+          if (startsOver) tasks.clear();
+          for (const task of changed) tasks.set(task.id, task);
+          for (const { id } of deleted) tasks.delete(id);
+          show([...tasks.values()]);
+        },
+      }, signal);
+    }
+  `;
+}
+
+/** What the pages say keeps devices in step: with what is created, changed, deleted and erased, and over a restart. */
+async function keepInStep(project, world) {
+  const devices = await import(pathToFileURL(join(project, "devices.mjs")));
+  const { createTaskpact } = await import(pathToFileURL(join(project, "node_modules/taskpact/dist/index.js")));
+  for (const [name, follow] of Object.entries(devices)) {
+    const token = await world.token(name);
+    const client = createTaskpact({ baseUrl: world.url, token });
+    const controller = new AbortController();
+    let shown = [];
+    const followed = follow(world.faulty, token, name, controller.signal, (tasks) => (shown = tasks)).catch((error) => error);
+    const shows = async (...titles) => {
+      const isSo = () => JSON.stringify(shown.map(({ title }) => title).sort()) === JSON.stringify(titles.sort());
+      await within(10, isSo);
+      must(isSo(), `${name}: the device shows ${JSON.stringify(shown)}, not ${titles}`);
+    };
+    const { data: task } = await client.create({ title: "Water the plants" });
+    await shows("Water the plants");
+    await world.fault({ method: "GET", times: 1, what: "lose" });
+    const { data: other } = await client.create({ title: "Feed the cat" });
+    await client.update(task, { title: "Water them" });
+    await shows("Water them", "Feed the cat");
+    await client.remove(other.id);
+    await shows("Water them");
+    await world.restart();
+    await client.create({ title: "Ring the bell" });
+    await shows("Water them", "Ring the bell");
+    await world.erase(name);
+    await client.create({ title: "Sweep the stairs" });
+    await shows("Sweep the stairs");
+    controller.abort(new Error("closed"));
+    const why = await followed;
+    must(why === undefined || why.message === "closed", `${name} ended with ${why}`);
+  }
+}
+
 /** Servers, and a way to them that fails. */
 async function surroundings(settings = {}) {
-  const server = await serve(settings);
+  const server = await serve({ ...settings, TASKPACT_CHANGES__MAX_WAITING_PER_USER: "2" });
   const limited = await serve({ ...settings, TASKPACT_LIMITS__USER_REQUESTS_PER_MINUTE: "60", TASKPACT_LIMITS__USER_BURST: "1" });
   const between = await relay(server.url);
   const ids = operations().map(({ operationId }) => operationId);
@@ -100,6 +167,8 @@ async function surroundings(settings = {}) {
       // Another secret.
       staleToken: async (user, ttl) => limited.token(user, ttl),
       fault: async (fault) => void between.fault(fault),
+      erase: async (user) => void server.command("user", "erase", "--user", user, "--yes"),
+      restart: () => server.restart(),
       requests: async (at) => served(at === "limited" ? limited : server),
     },
     stop: async () => (between.close(), await server.stop(), await limited.stop()),
@@ -125,7 +194,7 @@ async function inNode(project) {
   const { journey } = await import(pathToFileURL(join(project, "journey.js")));
   passed("Node.js", await journey({ ...world, busy, streams: true }));
 
-  for (const name of ["generated", "readme"]) {
+  for (const name of ["generated", "readme", "devices"]) {
     await build({ entryPoints: [join(project, `${name}.ts`)], outfile: join(project, `${name}.mjs`), bundle: true, platform: "node", format: "esm", logLevel: "warning" });
   }
   const { generated } = await import(pathToFileURL(join(project, "generated.mjs")));
@@ -135,7 +204,8 @@ async function inNode(project) {
   await readme(world.url, { token: async () => ({ data: { token: await world.token("reader") } }) }, { log: (text) => said.push(text) });
   const expected = ["Water the plants", "/title must not be empty", "It is as it was.", 2];
   for (const one of expected) must(said.some((text) => text === one || String(text).startsWith(`${one};`)), `the package's README says ${JSON.stringify(said)}`);
-  console.log("generated clients and the package's README: ran");
+  await keepInStep(project, world);
+  console.log("generated clients, the package's README, and what keeps devices in step: ran");
   await stop();
 }
 

@@ -15,6 +15,7 @@ const CLIENTS = [...ROUND_TRIPS, "infinite-queries"];
 const MET = [
   "getHealth 200", "getReadiness 200", "createTask 201", "createTask 422", "listTasks 200", "listTasks 401", "listTasks 403", "listTasks 422",
   "getTask 200", "getTask 304", "updateTask 200", "updateTask 412", "toggleTaskCompletion 200", "deleteTask 204", "deleteTask 404",
+  "listChanges 200", "listChanges 410",
 ];
 
 /** What a contract could forget, where that stands, what stands there then, and which clients mind. */

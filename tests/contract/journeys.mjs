@@ -9,13 +9,14 @@ import { contract, folder, must, root, run, serve, tool, within } from "./surrou
 /** The user's tasks before, which are to be paged through and, if completed, erased: so many are neither more nor fewer. */
 const BEFORE = [true, false, true, false, false];
 
-/** What the journeys ask, in their order. Two of them leave a task, so that paging finds seven, two on each page. */
+/** What the journeys ask, in their order. Two of the first leave a task, so that paging finds seven, two on each page. */
 const ASKED = [
   ...["createTask 201", "createTask 201"],
   ...["createTask 201", "getTask 200", "updateTask 200", "updateTask 412", "updateTask 200"],
   ...["listTasks 200", "listTasks 200", "listTasks 200", "listTasks 200"],
   "listTasks 200", // `further-pages` alone, with its default.
   ...["listTasks 200", "deleteTask 204", "listTasks 200", "deleteTask 204", "listTasks 200"],
+  ...["listChanges 200", "createTask 201", "listChanges 200", "deleteTask 204", "listChanges 200", "listChanges 410", "listChanges 200"],
 ];
 
 /** What a journey could say instead, and what is then said about it. */
@@ -24,6 +25,7 @@ const SPOILS = [
   ["the repeat is a new request", "value: $inputs.key", "value: '{$faker.string.uuid()}'", /stepId - create-again/],
   ["the merged update has an old ETag", "value: $steps.second-update.outputs.ETag", "value: $steps.read.outputs.ETag", /stepId - merged-update/],
   ["a page is the last one", "$response.header.Next-Cursor == null", "$statusCode == 200", /did not ask/],
+  ["the device forgets where it was", "value: $steps.begin.outputs.next", "value: somewhere", /stepId - hear-of-the-task/],
   ["only one task is erased", "type: goto\n            stepId: find", "type: end", /did not ask/],
 ];
 

@@ -100,26 +100,40 @@ export async function serve(settings = {}) {
   const env = { PATH: process.env.PATH, PORT: "0", BETTER_AUTH_SECRET: randomBytes(32).toString("hex"), TASKPACT_LOG__FORMAT: "json", ...settings };
   // To a file, not through a pipe: while this program waits for another one, nobody would read the pipe.
   const log = join(cwd, "log");
-  const child = start(program, [], { cwd, env, stdio: ["ignore", "ignore", openSync(log, "w")] });
-  const ended = new Promise((resolve) => child.on("exit", resolve));
+  const output = openSync(log, "a");
   const entries = () =>
     readFileSync(log, "utf8")
       .split("\n")
       .filter((line) => line.startsWith("{") && line.endsWith("}"))
       .map((line) => JSON.parse(line));
-  const listening = () => entries().find(({ message }) => message === "listening");
-  await within(20, () => listening() || child.exitCode !== null);
-  must(listening(), `The server did not start:\n${readFileSync(log, "utf8")}`);
+  const addresses = () => entries().filter(({ message }) => message === "listening").map(({ url }) => url);
+  let child;
+  let ended;
+  const launch = async (PORT) => {
+    const before = addresses().length;
+    child = start(program, [], { cwd, env: { ...env, PORT }, stdio: ["ignore", "ignore", output] });
+    ended = new Promise((resolve) => child.on("exit", resolve));
+    await within(20, () => addresses().length > before || child.exitCode !== null);
+    must(addresses().length > before, `The server did not start:\n${readFileSync(log, "utf8")}`);
+  };
+  const stop = (signal = "SIGTERM") => (child.kill(signal), ended);
+  const command = (...args) => {
+    const { status, stdout, stderr } = spawnSync(program, args, { cwd, env, encoding: "utf8" });
+    must(status === 0, stderr);
+    return stdout.trim();
+  };
+  await launch(env.PORT);
+  const [url] = addresses();
   return {
-    url: listening().url,
+    url,
     /** What it has logged: an entry for each request. */
     requests: () => entries().filter(({ status }) => status),
-    token: (user, ttl = "1h") => {
-      const { status, stdout, stderr } = spawnSync(program, ["token", "--user", user, "--ttl", ttl], { cwd, env, encoding: "utf8" });
-      must(status === 0, stderr);
-      return stdout.trim();
-    },
-    stop: () => (child.kill("SIGTERM"), ended),
+    /** What another command of the program says in its folder. */
+    command,
+    token: (user, ttl = "1h") => command("token", "--user", user, "--ttl", ttl),
+    stop,
+    /** Stops it, or kills it, and starts it once more, at the same address and with the same data. */
+    restart: async (signal) => (await stop(signal), await launch(new URL(url).port)),
   };
 }
 

@@ -1,4 +1,4 @@
-//! The six operations.
+//! The six operations on tasks.
 
 use chrono::{DateTime, Utc};
 use hyper::Method;

@@ -1,7 +1,8 @@
 import createClient, { type Client, type FetchResponse, type MaybeOptionalInit } from "openapi-fetch";
 import type { components, operations, paths } from "./contract.js";
+import { follow, type FollowOptions, type News } from "./following.js";
 import { ProblemError } from "./problem.js";
-import { retrying, type RetryOptions } from "./retrying.js";
+import { MAX_WAIT_MS, retrying, type RetryOptions } from "./retrying.js";
 import { unlessAborted } from "./signals.js";
 import { authorizing, type Token, TokenStore } from "./token.js";
 
@@ -49,6 +50,8 @@ export interface KeyedCallOptions extends CallOptions {
 
 type Query = NonNullable<operations["listTasks"]["parameters"]["query"]>;
 
+type ChangesQuery = NonNullable<operations["listChanges"]["parameters"]["query"]>;
+
 /** The client of openapi-fetch, and what is said more shortly about one user's tasks. */
 export interface Taskpact extends Client<paths> {
   GET: ConditionalGet & Client<paths>["GET"];
@@ -68,13 +71,32 @@ export interface Taskpact extends Client<paths> {
   reopen(id: string, options?: CallOptions): Promise<Result<"toggleTaskCompletion">>;
   toggle(id: string, options?: KeyedCallOptions): Promise<Result<"toggleTaskCompletion">>;
 
+  /** What has changed since `since`, the `next` of the call before: one request. `follow` is all of it. */
+  changes(query?: ChangesQuery, options?: CallOptions): Promise<Result<"listChanges">>;
+  /**
+   * All changes of the user's tasks, as they come, for whoever keeps tasks of their own. Apply each news, and keep its `next` with
+   * it, in one transaction: the next time, that is the `since`. `startsOver` says that the news replace what there was; it comes
+   * first without `since`, and later where the server can't tell what was missed.
+   *
+   * The first news come at once, if only to say that there are none; then the server is asked to wait for the next ones. However
+   * long it can't be reached or refuses (429, 5xx), this goes on, and waits longer each time, up to `maxWaitMs`, or as long as
+   * `Retry-After` says. It throws a `ProblemError` for what does not pass, such as a token that is refused, and ends when
+   * `signal` aborts, with its reason, or when the loop is left. It follows one user: end it at the sign-out.
+   */
+  follow(options?: FollowOptions): AsyncGenerator<News, never, undefined>;
   /** For the sign-out: the next request asks for a token anew. */
   forgetToken(): void;
 }
 
+/** Else Chromium, for its cache, lets a call wait for the answer to another tab's that is the same. */
+const UNSHARED = { cache: "no-store" } as const;
+
 export function createTaskpact({ baseUrl, token, userId, fetch, ...retries }: TaskpactOptions): Taskpact {
   const tokens = new TokenStore(token);
-  const client: Client<paths> = createClient<paths>({ baseUrl, fetch: retrying({ ...retries, fetch: authorizing(tokens, fetch) }) });
+  const send = authorizing(tokens, fetch);
+  const client: Client<paths> = createClient<paths>({ baseUrl, fetch: retrying({ ...retries, fetch: send }) });
+  // `follow` repeats by itself.
+  const once = createClient<paths>({ baseUrl, fetch: retrying({ ...retries, attempts: 1, fetch: send }) });
 
   async function user({ signal }: CallOptions = {}): Promise<{ user_id: string }> {
     const user_id = userId ?? (await (signal ? unlessAborted(tokens.subject(), signal) : tokens.subject()));
@@ -118,6 +140,15 @@ export function createTaskpact({ baseUrl, token, userId, fetch, ...retries }: Ta
     complete: (id, options) => setCompleted(id, { completed: true }, options),
     reopen: (id, options) => setCompleted(id, { completed: false }, options),
     toggle: (id, options) => setCompleted(id, {}, options),
+    changes: async (query = {}, options) =>
+      client.GET("/api/{user_id}/changes", { ...options, ...UNSHARED, params: { path: await user(options), query } }),
+    follow(options = {}) {
+      // Whoever signs in later is somebody else.
+      let path: { user_id: string } | undefined;
+      const ask: Parameters<typeof follow>[0] = async (query, signal) =>
+        once.GET("/api/{user_id}/changes", { params: { path: (path ??= await user({ signal })), query }, signal, ...UNSHARED });
+      return follow(ask, options, retries.maxWaitMs ?? MAX_WAIT_MS);
+    },
     forgetToken: () => tokens.forget(),
   };
 }

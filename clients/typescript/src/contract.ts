@@ -76,6 +76,30 @@ export interface paths {
         patch: operations["toggleTaskCompletion"];
         trace?: never;
     };
+    "/api/{user_id}/changes": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List changes
+         * @description For a client that keeps tasks of its own, on a telephone for example: what was created, changed and deleted since its last call, however long ago that is. The first call has no `since`; each later one has the `next` of the answer before. Call again at once while `has_more` is true. Each task comes as it is now, in the order of the last changes; one that changes while the pages are read comes again.
+         *
+         *     With `wait` the call waits for the next change, also one that another server makes. A client that always has such a call open sees each change within a second.
+         *
+         *     Deletions are remembered for a time, 30 days unless the operator has chosen another. A client that was away for longer is answered 410: it calls without `since`, and lets what comes replace what it has.
+         */
+        get: operations["listChanges"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/health": {
         parameters: {
             query?: never;
@@ -130,7 +154,7 @@ export interface components {
          *       "request_id": "019a7e3c-91d4-7b52-8f4e-2a6c0d1b3e57"
          *     }
          */
-        AnyProblem: components["schemas"]["MalformedRequestProblem"] | components["schemas"]["MalformedBodyProblem"] | components["schemas"]["UnauthorizedProblem"] | components["schemas"]["ForbiddenProblem"] | components["schemas"]["NoSuchTaskProblem"] | components["schemas"]["NoSuchPathProblem"] | components["schemas"]["MethodNotAllowedProblem"] | components["schemas"]["RequestTimeoutProblem"] | components["schemas"]["IdempotencyKeyInUseProblem"] | components["schemas"]["VersionMismatchProblem"] | components["schemas"]["UriTooLongProblem"] | components["schemas"]["HeadersTooLargeProblem"] | components["schemas"]["BodyTooLargeProblem"] | components["schemas"]["UnsupportedMediaTypeProblem"] | components["schemas"]["InvalidRequestProblem"] | components["schemas"]["IdempotencyKeyReusedProblem"] | components["schemas"]["TooManyRequestsProblem"] | components["schemas"]["InternalProblem"] | components["schemas"]["UnavailableProblem"];
+        AnyProblem: components["schemas"]["MalformedRequestProblem"] | components["schemas"]["MalformedBodyProblem"] | components["schemas"]["UnauthorizedProblem"] | components["schemas"]["ForbiddenProblem"] | components["schemas"]["NoSuchTaskProblem"] | components["schemas"]["NoSuchPathProblem"] | components["schemas"]["MethodNotAllowedProblem"] | components["schemas"]["RequestTimeoutProblem"] | components["schemas"]["IdempotencyKeyInUseProblem"] | components["schemas"]["ChangesExpiredProblem"] | components["schemas"]["VersionMismatchProblem"] | components["schemas"]["UriTooLongProblem"] | components["schemas"]["HeadersTooLargeProblem"] | components["schemas"]["BodyTooLargeProblem"] | components["schemas"]["UnsupportedMediaTypeProblem"] | components["schemas"]["InvalidRequestProblem"] | components["schemas"]["IdempotencyKeyReusedProblem"] | components["schemas"]["TooManyRequestsProblem"] | components["schemas"]["InternalProblem"] | components["schemas"]["UnavailableProblem"];
         /**
          * @description The body is larger than any valid one.
          * @example {
@@ -159,6 +183,92 @@ export interface components {
             detail: string;
             /** @description The id of the request, by which the operator finds it in the log. It is also the `X-Request-Id` header. */
             request_id: string;
+        };
+        /**
+         * @description What has changed among a user's tasks.
+         *
+         *     Apply what comes, call after call, until `has_more` is false: then what you have is what the server had at one moment of the last call.
+         * @example {
+         *       "tasks": [
+         *         {
+         *           "id": "019a7e3c-91d4-7b52-8f4e-2a6c0d1b3e57",
+         *           "user_id": "wmqBpHnA7r9Hm5fZeOCKQZVgiGPffCRk",
+         *           "title": "Water the plants",
+         *           "description": "The ones on the balcony, too.",
+         *           "completed": true,
+         *           "completed_at": "2026-11-21T18:02:11.048213Z",
+         *           "created_at": "2026-11-21T07:15:42.310784Z",
+         *           "updated_at": "2026-11-21T18:02:11.048213Z",
+         *           "version": 2
+         *         }
+         *       ],
+         *       "deleted": [
+         *         {
+         *           "id": "019aa25c-6f3d-7a41-b1c6-90d2f8e4a7b3",
+         *           "deleted_at": "2026-11-21T18:02:41.730452Z"
+         *         }
+         *       ],
+         *       "next": "aAAZhMcGvUhX_____________________AAZhMcGvUhXjsMRC",
+         *       "has_more": false
+         *     }
+         */
+        Changes: {
+            /** @description The tasks that were created or changed, as they are now, in the order of their last changes. */
+            tasks: components["schemas"]["Task"][];
+            /** @description The tasks that were deleted, in the order of their deletions. You may not know all of them. */
+            deleted: components["schemas"]["DeletedTask"][];
+            /** @description Where the next call goes on: its `since`. Keep it together with what you have. */
+            next: string;
+            /** @description Whether there are more changes already. */
+            has_more: boolean;
+        };
+        /**
+         * @description What has changed since then can't be told any more: `since` is older than deletions are remembered, or from before the user was erased or the database was restored, or it is another user's.
+         * @example {
+         *       "type": "/problems/changes-expired",
+         *       "title": "Changes expired",
+         *       "status": 410,
+         *       "detail": "What has changed since then can't be told any more. Call without `since`, and let what comes replace what you have.",
+         *       "request_id": "019a7e3c-91d4-7b52-8f4e-2a6c0d1b3e57"
+         *     }
+         */
+        ChangesExpiredProblem: {
+            /**
+             * @description What kind of problem it is. It is also the path at which the server explains it. It is never renamed.
+             * @enum {string}
+             */
+            type: "/problems/changes-expired";
+            /** @description The name of the kind of problem. */
+            title: string;
+            /**
+             * Format: int32
+             * @description The status code of the answer.
+             * @enum {integer}
+             */
+            status: 410;
+            /** @description What was wrong with this request, in a sentence or two that can be shown to a person. */
+            detail: string;
+            /** @description The id of the request, by which the operator finds it in the log. It is also the `X-Request-Id` header. */
+            request_id: string;
+        };
+        /**
+         * @description A task that is gone.
+         * @example {
+         *       "id": "019aa25c-6f3d-7a41-b1c6-90d2f8e4a7b3",
+         *       "deleted_at": "2026-11-21T18:02:41.730452Z"
+         *     }
+         */
+        DeletedTask: {
+            /**
+             * Format: uuid
+             * @description The id that it had.
+             */
+            id: string;
+            /**
+             * Format: date-time
+             * @description When it was deleted. UTC.
+             */
+            deleted_at: string;
         };
         /**
          * @description The token is valid, but the path belongs to another user: `user_id` is not the token's subject.
@@ -1030,6 +1140,19 @@ export interface components {
                 "application/problem+json": components["schemas"]["InvalidRequestProblem"];
             };
         };
+        /** @description What has changed since then can't be told any more: `since` is older than deletions are remembered, or from before the user was erased or the database was restored, or it is another user's. */
+        ChangesExpired: {
+            headers: {
+                "X-Request-Id": components["headers"]["X-Request-Id"];
+                "API-Version": components["headers"]["API-Version"];
+                RateLimit: components["headers"]["RateLimit"];
+                "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["ChangesExpiredProblem"];
+            };
+        };
     };
     parameters: {
         /**
@@ -1088,7 +1211,7 @@ export interface operations {
                 /** @description Which tasks: all of them, those still to be done, or those done. */
                 status?: "all" | "pending" | "completed";
                 /**
-                 * @description How many tasks the page has at most.
+                 * @description How many tasks, or changes, the answer has at most.
                  * @example 50
                  */
                 limit?: number;
@@ -1484,6 +1607,65 @@ export interface operations {
                 };
                 content: {
                     "application/problem+json": components["schemas"]["InvalidRequestProblem"] | components["schemas"]["IdempotencyKeyReusedProblem"];
+                };
+            };
+            429: components["responses"]["TooManyRequests"];
+            500: components["responses"]["Internal"];
+            503: components["responses"]["Unavailable"];
+        };
+    };
+    listChanges: {
+        parameters: {
+            query?: {
+                /** @description Where to go on: the `next` of the call before. Left out, everything is told from the beginning. */
+                since?: string;
+                /**
+                 * @description How many tasks, or changes, the answer has at most.
+                 * @example 50
+                 */
+                limit?: number;
+                /** @description For how long to wait if nothing has changed, in seconds: the answer comes as soon as something does, or without any change when the time is up. */
+                wait?: number;
+            };
+            header?: never;
+            path: {
+                /**
+                 * @description The user whose tasks these are: the subject (`sub`) of the token.
+                 * @example wmqBpHnA7r9Hm5fZeOCKQZVgiGPffCRk
+                 */
+                user_id: components["parameters"]["user_id"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description What has changed, or nothing. */
+            200: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "API-Version": components["headers"]["API-Version"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Changes"];
+                };
+            };
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["Forbidden"];
+            410: components["responses"]["ChangesExpired"];
+            /** @description A parameter in the query, a header or the body can be read, but is not what the contract asks for. `errors` lists every violation. */
+            422: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "API-Version": components["headers"]["API-Version"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["InvalidRequestProblem"];
                 };
             };
             429: components["responses"]["TooManyRequests"];

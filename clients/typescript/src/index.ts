@@ -6,6 +6,7 @@ export type {
   CallOptions, ConditionalGet, KeyedCallOptions, NewTask, NotModified, Result, Task, Taskpact, TaskpactOptions, TaskUpdate,
 } from "./client.js";
 export type { components, operations, paths } from "./contract.js";
+export type { Changes, FollowOptions, News } from "./following.js";
 export { isProblem, ProblemError } from "./problem.js";
 export type { AnyProblem } from "./problem.js";
 export { retrying } from "./retrying.js";

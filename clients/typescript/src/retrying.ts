@@ -6,12 +6,16 @@ export interface RetryOptions {
   fetch?: typeof globalThis.fetch;
   /** How often a request is sent at most: 1 to 20, by default 5 times. */
   attempts?: number;
-  /** How long an attempt may take until its answer is there as a whole: up to 600,000, by default 20,000. */
+  /**
+   * How long an attempt may take until its answer is there as a whole: up to 600,000, by default 20,000. For as long as a
+   * request asks the server to `wait` for changes, it does not count.
+   */
   timeoutMs?: number;
   /** How long to wait for the next attempt at most: up to 600,000, by default 30,000. */
   maxWaitMs?: number;
 }
 
+export const MAX_WAIT_MS = 30_000;
 const KEY = "Idempotency-Key";
 
 /**
@@ -22,7 +26,7 @@ const KEY = "Idempotency-Key";
  * caller's signal ends it at once. It rejects as the last attempt does. Answers are read as a whole: one that breaks off
  * halfway is lost as well, and a body does not stream.
  */
-export function retrying({ fetch, attempts = 5, timeoutMs = 20_000, maxWaitMs = 30_000 }: RetryOptions = {}): typeof globalThis.fetch {
+export function retrying({ fetch, attempts = 5, timeoutMs = 20_000, maxWaitMs = MAX_WAIT_MS }: RetryOptions = {}): typeof globalThis.fetch {
   bounded({ attempts }, 1, 20);
   bounded({ timeoutMs }, 1, 600_000);
   bounded({ maxWaitMs }, 0, 600_000);
@@ -34,21 +38,27 @@ export function retrying({ fetch, attempts = 5, timeoutMs = 20_000, maxWaitMs = 
     // A second time might do harm: to what somebody else has written in between, or without a key for it.
     const once = (method === "PATCH" && !headers.has(KEY)) || (method === "PUT" && !headers.has("If-Match"));
     const most = once ? 1 : attempts;
+    const ms = timeoutMs + waitMs(request);
     for (let attempt = 1; ; attempt++) {
       let seconds = 0;
       try {
-        const answer = await within(timeoutMs, async (signal) => whole(await send(new Request(request.clone(), { signal }))), signal);
+        const answer = await within(ms, async (signal) => whole(await send(new Request(request.clone(), { signal }))), signal);
         if (attempt >= most || !(await isTransient(answer))) return answer;
         seconds = retryAfter(answer);
         if (seconds * 1000 > maxWaitMs) return answer;
       } catch (error) {
         if (attempt >= most || !isLost(error)) throw error;
       }
-      // Clients that failed together do not all come back together. After an abort this rejects at once.
-      const backoff = Math.min(maxWaitMs, 500 * 2 ** (attempt - 1)) * (0.5 + Math.random() / 2);
-      await pause(Math.max(seconds * 1000, backoff), signal);
+      await backOff(attempt, seconds, maxWaitMs, signal);
     }
   };
+}
+
+/** Waits after so many failures, and no less than `seconds`. After an abort it rejects at once. */
+export async function backOff(failures: number, seconds: number, maxWaitMs: number, signal: AbortSignal): Promise<void> {
+  // Clients that failed together do not all come back together.
+  const ms = Math.min(maxWaitMs, 500 * 2 ** (failures - 1)) * (0.5 + Math.random() / 2);
+  await pause(Math.max(seconds * 1000, ms), signal);
 }
 
 function bounded(option: Record<string, number>, min: number, max: number): void {
@@ -59,6 +69,12 @@ function bounded(option: Record<string, number>, min: number, max: number): void
 
 /** Whether the contract has an `Idempotency-Key` for it. */
 const takesKey = ({ method, url }: Request) => method === "POST" || (method === "PATCH" && new URL(url).pathname.endsWith("/complete"));
+
+/** How long the server is asked to wait before it answers, as far as it waits at all. */
+function waitMs({ url }: Request): number {
+  const { pathname, searchParams } = new URL(url);
+  return pathname.endsWith("/changes") ? Math.min(30, Math.max(0, Number(searchParams.get("wait")) || 0)) * 1000 : 0;
+}
 
 /** Not `crypto.randomUUID`, which pages have over HTTPS and on localhost only. */
 const newKey = () => Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
@@ -81,11 +97,11 @@ async function isTransient(answer: Response): Promise<boolean> {
 }
 
 /** Whether no answer came: what `fetch` rejects with for a broken connection, or our own time-out. */
-const isLost = (error: unknown) => error instanceof Error && ["TypeError", "TimeoutError"].includes(error.name);
+export const isLost = (error: unknown) => error instanceof Error && ["TypeError", "TimeoutError"].includes(error.name);
 
-/** What `Retry-After` says, in seconds from now: a number, or a date. */
-function retryAfter({ headers }: Response): number {
+/** What `Retry-After` says, in seconds from now: a number, or a date. An hour at most: timers don't count for ever. */
+export function retryAfter({ headers }: Response): number {
   const value = headers.get("Retry-After") ?? "";
   const seconds = /^\d+$/.test(value) ? Number(value) : (Date.parse(value) - Date.now()) / 1000;
-  return Math.max(0, seconds || 0);
+  return Math.min(3600, Math.max(0, seconds || 0));
 }

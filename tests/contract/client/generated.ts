@@ -5,7 +5,7 @@ import createClient from "openapi-fetch";
 import { authorizing, isProblem, type paths, retrying } from "taskpact";
 import * as heyApi from "./hey-api/index.js";
 import { createClient as createHeyApi } from "./hey-api/client/index.js";
-import type { World } from "./journey.js";
+import type { World } from "./world.js";
 import * as orval from "./orval.js";
 import { use } from "./orval-fetch.js";
 

@@ -2,77 +2,12 @@
 // server, and asks its `World` for what it can't do itself: tokens, faults on the way, the server's log.
 
 import { authorizing, createTaskpact, isProblem, ProblemError, retrying, type Task, type Taskpact, TokenStore } from "taskpact";
-
-/** What happens on the way to the next requests with this method, so many times. */
-export interface Fault {
-  method: string;
-  times: number;
-  /** The answer is lost, it breaks off halfway, it never comes, or it is one of the proxy's own. */
-  what: "lose" | "halve" | "stall" | { status: number; headers?: Record<string, string>; body?: string };
-}
-
-export interface World {
-  /** The server; the server behind what makes faults; a server that lets a user ask once a second. */
-  url: string;
-  faulty: string;
-  limited: string;
-  /** A token of the first server, of the last, and of one that is not there: it looks valid, and is refused. */
-  token(user: string, ttl?: string): Promise<string>;
-  limitedToken(user: string): Promise<string>;
-  staleToken(user: string, ttl?: string): Promise<string>;
-  fault(fault: Fault): Promise<void>;
-  /** What reached the server, or the limited one: operation and status. */
-  requests(at?: "limited"): Promise<string[]>;
-  /** On PostgreSQL: a server, a token, and a key that is in use there for some seconds. Not in every world. */
-  busy?(): Promise<{ url: string; token: string; key: string }>;
-  /** Whether `fetch` streams a body. Not in Chromium over HTTP/1.1. */
-  streams: boolean;
-}
-
-function must(condition: unknown, complaint: string): asserts condition {
-  if (!condition) throw new Error(complaint);
-}
-
-function same(given: unknown, expected: unknown, what: string): void {
-  const [one, other] = [given, expected].map((value) => JSON.stringify(value));
-  must(one === other, `${what}: ${one}, not ${other}`);
-}
-
-function present<T>(value: T | undefined, what: string): T {
-  must(value !== undefined, `there is no ${what}`);
-  return value;
-}
-
-async function rejection(promise: Promise<unknown>, what: string): Promise<unknown> {
-  const settled = await promise.then((value) => ({ value }), (error: unknown) => ({ error }));
-  must("error" in settled, `${what} did not reject`);
-  return settled.error;
-}
+import { following } from "./following.js";
+import { clientOf, lasted, must, present, reached, rejection, same, type World } from "./world.js";
 
 /** A step that never ends is one that fails. */
 const ends = (seconds: number, work: Promise<void>): Promise<void> =>
   Promise.race([work, new Promise<void>((_, reject) => setTimeout(() => reject(new Error(`it did not end within ${seconds} s`)), seconds * 1000))]);
-
-async function lasted(work: () => Promise<unknown>): Promise<number> {
-  const since = performance.now();
-  await work();
-  return performance.now() - since;
-}
-
-/** What reaches the server while something is done. */
-async function reached(world: World, work: () => Promise<unknown>, at?: "limited"): Promise<string[]> {
-  const before = (await world.requests(at)).length;
-  await work();
-  // A line of the log may come a moment after the answer.
-  await new Promise((resolve) => setTimeout(resolve, 100));
-  return (await world.requests(at)).slice(before);
-}
-
-/** A client of a user, with what is asked for tokens counted. */
-async function clientOf(world: World, user: string, options: Partial<Parameters<typeof createTaskpact>[0]> = {}) {
-  const token = await world.token(user);
-  return createTaskpact({ baseUrl: world.faulty, token, ...options });
-}
 
 const titles = async (client: Taskpact) => present((await client.list()).data, "list").map(({ title }) => title);
 
@@ -86,6 +21,7 @@ export const steps: Record<string, (world: World) => Promise<void>> = {
       const { id } = present(created, "task");
       same((await client.get(id)).data, created, "what was created, read");
       same((await client.list()).data, [created], "what was created, in a list");
+      same((await client.changes()).data?.tasks, [created], "what was created, among the changes");
       const updated = await client.update(present(created, "task"), { description: "The ones on the balcony, too" });
       same([updated.data?.description, updated.data?.version], ["The ones on the balcony, too", 2], "what was changed");
       same((await client.complete(id)).data?.completed, true, "completed");
@@ -111,9 +47,9 @@ export const steps: Record<string, (world: World) => Promise<void>> = {
     });
     for (const one of [
       "getHealth 200", "getReadiness 200", "createTask 201", "getTask 200", "listTasks 200", "updateTask 200",
-      "toggleTaskCompletion 200", "deleteTask 204", "deleteTask 404", "createTask 422",
+      "toggleTaskCompletion 200", "deleteTask 204", "deleteTask 404", "createTask 422", "listChanges 200",
     ]) must(met.includes(one), `no ${one} in ${met}`);
-    same(met.length, 18, "how many requests it took");
+    same(met.length, 19, "how many requests it took");
   },
 
   async "a request whose answer is lost takes effect once"(world) {
@@ -259,6 +195,13 @@ export const steps: Record<string, (world: World) => Promise<void>> = {
       "the pages of a list": async (signal) => {
         await world.fault({ method: "GET", times: 1, what: "stall" });
         for await (const _ of patient.allTasks({ signal }));
+      },
+      "the wait for a change": async (signal) => {
+        for await (const _ of patient.follow({ signal }));
+      },
+      "a wait while the server can't be reached": async (signal) => {
+        await world.fault({ method: "GET", times: 1, what: { status: 503, headers: { "Retry-After": "20" } } });
+        for await (const _ of patient.follow({ signal }));
       },
     };
     for (const [name, work] of Object.entries(cases)) {
@@ -495,6 +438,8 @@ export const steps: Record<string, (world: World) => Promise<void>> = {
     const listed = (await (await fetch(url)).json()) as Task[];
     same(listed.map(({ title }) => title), [...(world.streams ? ["By and by"] : []), "By hand", "By hand"], "the tasks there are");
   },
+
+  ...following,
 
   async "a key that is in use is waited for"(world) {
     if (!world.busy) return;

@@ -1,7 +1,7 @@
 // The package's types, as a caller meets them who compiles strictly. Nothing here is run.
 
 import type { Client } from "openapi-fetch";
-import { createTaskpact, isProblem, type NewTask, type NotModified, type paths, retrying, type Task, type Taskpact, type TaskUpdate, type AnyProblem } from "taskpact";
+import { type Changes, createTaskpact, isProblem, type NewTask, type NotModified, type paths, retrying, type Task, type Taskpact, type TaskUpdate, type AnyProblem } from "taskpact";
 import * as hand from "./by-hand";
 
 const { exactly, is } = hand;
@@ -11,6 +11,7 @@ type Same<A, B> = hand.Same<A, B>;
 is<Same<Task, hand.Task>>();
 is<Same<NewTask, hand.NewTask>>();
 is<Same<TaskUpdate, hand.TaskUpdate>>();
+is<Same<Changes, hand.Changes>>();
 is<Same<AnyProblem, hand.AnyProblem>>();
 
 declare const client: Taskpact;
@@ -32,6 +33,14 @@ exactly<hand.CompleteError | undefined>()((await client.toggle(id)).error);
 exactly<hand.CompleteError | undefined>()((await client.complete(id)).error);
 exactly<hand.CompleteError | undefined>()((await client.reopen(id)).error);
 for await (const one of client.allTasks({ status: "pending", pageSize: 10 })) exactly<hand.Task>()(one);
+exactly<hand.Changes | undefined>()((await client.changes({ limit: 1 })).data);
+exactly<hand.ChangesError | undefined>()((await client.changes({ limit: 1 })).error);
+// What a device has kept may be undefined, or null.
+declare const kept: string | null | undefined;
+for await (const { startsOver, ...changes } of client.follow({ since: kept })) {
+  exactly<boolean>()(startsOver);
+  exactly<hand.Changes>()(changes);
+}
 
 // One problem of several, and without a type any.
 const { error } = await client.update(task, {});

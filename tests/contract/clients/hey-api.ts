@@ -3,8 +3,8 @@
 import { createClient } from "./generated/hey-api/client";
 import * as api from "./generated/hey-api";
 import {
-  assert, exactly, is, loser, ofAnotherKind, present, refused, Same, TITLES, token, url, user_id, words,
-  AnyProblem, CompleteError, CreateError, DeleteError, Health, HealthError, ListError, NewTask, ReadError, ReadinessError, Task,
+  assert, Device, exactly, is, loser, ofAnotherKind, present, refused, Same, TITLES, token, url, user_id, words,
+  AnyProblem, Changes, ChangesError, ChangesExpiredProblem, CompleteError, CreateError, DeleteError, Health, HealthError, ListError, NewTask, ReadError, ReadinessError, Task,
   TaskCompletion, TaskUpdate, UpdateError, VersionMismatchProblem, Violation,
 } from "./journey";
 
@@ -12,6 +12,7 @@ is<Same<api.Task, Task>>();
 is<Same<api.NewTask, NewTask>>();
 is<Same<api.TaskUpdate, TaskUpdate>>();
 is<Same<api.TaskCompletion, TaskCompletion>>();
+is<Same<api.Changes, Changes>>();
 is<Same<api.AnyProblem, AnyProblem>>();
 
 const client = createClient({ baseUrl: url, auth: token });
@@ -56,6 +57,18 @@ assert.deepEqual(seen, ids);
 function list(cursor: string | null) {
   return api.listTasks({ ...mine, query: { status: "all", limit: 2, ...(cursor === null ? {} : { cursor }) } });
 }
+
+// What a device keeps, change by change.
+const device = new Device();
+const told = async () => {
+  const { since } = device;
+  const changes = await api.listChanges({ ...mine, query: { limit: 3, ...(since === undefined ? {} : { since }) } });
+  exactly<Changes | undefined>()(changes.data);
+  exactly<ChangesError | undefined>()(changes.error);
+  return present(changes.data, "changes");
+};
+await device.follow(told);
+assert.deepEqual(device.ids(), ids);
 
 // Read, and read again only if it has changed.
 const one = { client, path: { user_id, task_id: present(ids[0], "id") } };
@@ -141,6 +154,16 @@ assert.equal(gone.response.status, 204);
 const missing = await api.deleteTask(one);
 exactly<DeleteError | undefined>()(missing.error);
 refused(missing.error, 404, "/problems/no-such-task");
+
+// The device hears of it; but not whoever comes with a place that is none.
+const waiting = api.listChanges({ ...mine, query: { since: present(device.since, "since"), wait: 30 } });
+device.apply(present((await waiting).data, "changes"));
+await device.follow(told);
+assert.deepEqual(device.ids(), ids.slice(1));
+const lost = await api.listChanges({ ...mine, query: { since: "yesterday" } });
+refused(lost.error, 410, "/problems/changes-expired");
+assert.ok(lost.error?.type === "/problems/changes-expired");
+exactly<ChangesExpiredProblem>()(lost.error);
 
 // Refused.
 const invalid = await api.createTask({ ...mine, body: { title: "" } });

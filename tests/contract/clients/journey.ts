@@ -31,6 +31,13 @@ export interface TaskCompletion {
   completed?: boolean;
 }
 
+export interface Changes {
+  tasks: Task[];
+  deleted: { id: string; deleted_at: string }[];
+  next: string;
+  has_more: boolean;
+}
+
 export interface Health {
   status: "ok";
 }
@@ -80,6 +87,11 @@ export interface MethodNotAllowedProblem extends Said {
 export interface IdempotencyKeyInUseProblem extends Said {
   type: "/problems/idempotency-key-in-use";
   status: 409;
+}
+
+export interface ChangesExpiredProblem extends Said {
+  type: "/problems/changes-expired";
+  status: 410;
 }
 
 export interface VersionMismatchProblem extends Said {
@@ -158,6 +170,7 @@ export type AnyProblem =
   | MethodNotAllowedProblem
   | RequestTimeoutProblem
   | IdempotencyKeyInUseProblem
+  | ChangesExpiredProblem
   | VersionMismatchProblem
   | BodyTooLargeProblem
   | UriTooLongProblem
@@ -180,6 +193,7 @@ export type ListError =
   | InternalProblem
   | UnavailableProblem;
 export type ReadError = ListError | NoSuchTaskProblem;
+export type ChangesError = ListError | ChangesExpiredProblem;
 export type DeleteError = ReadError | VersionMismatchProblem;
 export type UpdateError =
   | DeleteError
@@ -238,6 +252,7 @@ export function words(problem: AnyProblem): string {
     case "/problems/uri-too-long":
     case "/problems/unsupported-media-type":
     case "/problems/idempotency-key-reused":
+    case "/problems/changes-expired":
     case "/problems/too-many-requests":
     case "/problems/headers-too-large":
     case "/problems/internal":
@@ -268,6 +283,32 @@ export function present<T>(value: T | undefined | null, what: string): T {
 export function loser<T extends { status: number }>(racers: [T, T]): T {
   assert.deepEqual(racers.map(({ status }) => status).sort(), [200, 412]);
   return present(racers.find(({ status }) => status === 412), "loser");
+}
+
+/** What a device has that follows the changes, and how far it has come. */
+export class Device {
+  since: string | undefined;
+  readonly #tasks = new Map<string, Task>();
+
+  apply({ tasks, deleted, next }: Changes): void {
+    for (const task of tasks) this.#tasks.set(task.id, task);
+    for (const { id } of deleted) this.#tasks.delete(id);
+    this.since = next;
+  }
+
+  /** Calls until there is no more to be told. */
+  async follow(told: () => Promise<Changes>): Promise<void> {
+    for (let hasMore = true; hasMore; ) {
+      const changes = await told();
+      this.apply(changes);
+      hasMore = changes.has_more;
+    }
+  }
+
+  /** Of its tasks, the newest first. */
+  ids(): string[] {
+    return [...this.#tasks.keys()].sort().reverse();
+  }
 }
 
 const env = (name: string): string => present(process.env[name], name);

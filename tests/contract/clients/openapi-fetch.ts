@@ -3,8 +3,8 @@
 import createClient from "openapi-fetch";
 import type { components, paths } from "./generated/openapi-typescript";
 import {
-  assert, exactly, is, loser, ofAnotherKind, present, refused, Same, TITLES, token, url, user_id, words,
-  AnyProblem, CompleteError, CreateError, DeleteError, Health, HealthError, ListError, NewTask, ReadError, ReadinessError, Task,
+  assert, Device, exactly, is, loser, ofAnotherKind, present, refused, Same, TITLES, token, url, user_id, words,
+  AnyProblem, Changes, ChangesError, ChangesExpiredProblem, CompleteError, CreateError, DeleteError, Health, HealthError, ListError, NewTask, ReadError, ReadinessError, Task,
   TaskCompletion, TaskUpdate, UpdateError, VersionMismatchProblem, Violation,
 } from "./journey";
 
@@ -13,6 +13,7 @@ is<Same<Schemas["Task"], Task>>();
 is<Same<Schemas["NewTask"], NewTask>>();
 is<Same<Schemas["TaskUpdate"], TaskUpdate>>();
 is<Same<Schemas["TaskCompletion"], TaskCompletion>>();
+is<Same<Schemas["Changes"], Changes>>();
 is<Same<Schemas["AnyProblem"], AnyProblem>>();
 
 const api = createClient<paths>({ baseUrl: url, headers: { Authorization: `Bearer ${token}` } });
@@ -60,6 +61,18 @@ assert.deepEqual(seen, ids);
 function list(cursor: string | null) {
   return api.GET("/api/{user_id}/tasks", { params: { ...mine, query: { status: "all", limit: 2, ...(cursor === null ? {} : { cursor }) } } });
 }
+
+// What a device keeps, change by change.
+const device = new Device();
+const told = async () => {
+  const { since } = device;
+  const changes = await api.GET("/api/{user_id}/changes", { params: { ...mine, query: { limit: 3, ...(since === undefined ? {} : { since }) } } });
+  exactly<Changes | undefined>()(changes.data);
+  exactly<ChangesError | undefined>()(changes.error);
+  return present(changes.data, "changes");
+};
+await device.follow(told);
+assert.deepEqual(device.ids(), ids);
 
 // Read, and read again only if it has changed.
 const one = { path: { user_id, task_id: present(ids[0], "id") } };
@@ -146,6 +159,16 @@ assert.equal(gone.response.status, 204);
 const missing = await api.DELETE("/api/{user_id}/tasks/{task_id}", { params: one });
 exactly<DeleteError | undefined>()(missing.error);
 refused(missing.error, 404, "/problems/no-such-task");
+
+// The device hears of it; but not whoever comes with a place that is none.
+const waiting = api.GET("/api/{user_id}/changes", { params: { ...mine, query: { since: present(device.since, "since"), wait: 30 } } });
+device.apply(present((await waiting).data, "changes"));
+await device.follow(told);
+assert.deepEqual(device.ids(), ids.slice(1));
+const lost = await api.GET("/api/{user_id}/changes", { params: { ...mine, query: { since: "yesterday" } } });
+refused(lost.error, 410, "/problems/changes-expired");
+assert.ok(lost.error?.type === "/problems/changes-expired");
+exactly<ChangesExpiredProblem>()(lost.error);
 
 // Refused.
 const invalid = await api.POST("/api/{user_id}/tasks", { params: mine, body: { title: "" } });

@@ -2,8 +2,8 @@
 
 import * as api from "./generated/orval";
 import {
-  assert, exactly, is, loser, ofAnotherKind, present, refused, Same, TITLES, user_id, words,
-  AnyProblem, CompleteError, CreateError, DeleteError, Health, HealthError, IdempotencyKeyReusedProblem, InvalidRequestProblem, ListError,
+  assert, Device, exactly, is, loser, ofAnotherKind, present, refused, Same, TITLES, user_id, words,
+  AnyProblem, Changes, ChangesError, ChangesExpiredProblem, CompleteError, CreateError, DeleteError, Health, HealthError, IdempotencyKeyReusedProblem, InvalidRequestProblem, ListError,
   NewTask, NoSuchTaskProblem, ReadError, ReadinessError, Task, TaskCompletion, TaskUpdate, UnauthorizedProblem, UpdateError,
   VersionMismatchProblem, Violation,
 } from "./journey";
@@ -12,6 +12,7 @@ is<Same<api.Task, Task>>();
 is<Same<api.NewTask, NewTask>>();
 is<Same<api.TaskUpdate, TaskUpdate>>();
 is<Same<api.TaskCompletion, TaskCompletion>>();
+is<Same<api.Changes, Changes>>();
 is<Same<api.AnyProblem, AnyProblem>>();
 
 /** Ends the program unless the answer has this status, by which its body is known. */
@@ -62,6 +63,19 @@ do {
   cursor = page.headers.get("Next-Cursor");
 } while (cursor !== null);
 assert.deepEqual(seen, ids);
+
+// What a device keeps, change by change.
+const device = new Device();
+const told = async () => {
+  const { since } = device;
+  const changes = await api.listChanges(user_id, { limit: 3, ...(since === undefined ? {} : { since }) });
+  exactly<Changes | ChangesError>()(changes.data);
+  has(changes, 200);
+  exactly<Changes>()(changes.data);
+  return changes.data;
+};
+await device.follow(told);
+assert.deepEqual(device.ids(), ids);
 
 // Read, and read again only if it has changed.
 const id = present(ids[0], "id");
@@ -153,6 +167,17 @@ exactly<void | DeleteError>()(missing.data);
 has(missing, 404);
 exactly<NoSuchTaskProblem>()(missing.data);
 refused(missing.data, 404, "/problems/no-such-task");
+
+// The device hears of it; but not whoever comes with a place that is none.
+const waiting = await api.listChanges(user_id, { since: present(device.since, "since"), wait: 30 });
+has(waiting, 200);
+device.apply(waiting.data);
+await device.follow(told);
+assert.deepEqual(device.ids(), ids.slice(1));
+const lost = await api.listChanges(user_id, { since: "yesterday" });
+has(lost, 410);
+exactly<ChangesExpiredProblem>()(lost.data);
+refused(lost.data, 410, "/problems/changes-expired");
 
 // Refused.
 const invalid = await api.createTask(user_id, { title: "" });

@@ -11,6 +11,14 @@ interface Task {
   version: number;
 }
 
+/** What it wants to know about changes. */
+interface Changes {
+  tasks: Task[];
+  deleted: { id: string }[];
+  next: string;
+  has_more: boolean;
+}
+
 type Answer<Data, Problem> = Promise<{ data?: Data | undefined; error?: Problem | undefined; response: Response }>;
 
 /** What a generator made of the contract. */
@@ -21,6 +29,7 @@ interface Client<Problem> {
   update(id: string, tag: string, description: string): Answer<Task, Problem>;
   toggle(id: string): Answer<Task, Problem>;
   delete(id: string): Answer<unknown, Problem>;
+  changes(limit: number, since?: string): Answer<Changes, Problem>;
   /** What a person is told. */
   words(problem: Problem): string;
 }
@@ -50,6 +59,14 @@ export async function journey<Problem>(client: Client<Problem>): Promise<void> {
   }
   assert.deepEqual(seen, ids);
 
+  let changes = await done(client.changes(2));
+  const known = changes.tasks;
+  while (changes.has_more) {
+    changes = await done(client.changes(2, changes.next));
+    known.push(...changes.tasks);
+  }
+  assert.deepEqual(known.map(({ id }) => id).reverse(), ids);
+
   const [id] = ids;
   assert.ok(id);
   const read = await client.read(id);
@@ -58,7 +75,10 @@ export async function journey<Problem>(client: Client<Problem>): Promise<void> {
   assert.equal((await done(client.update(id, tag, "At noon"))).description, "At noon");
   assert.notEqual(await refused(412, client.update(id, tag, "At one")), "");
   assert.equal((await done(client.toggle(id))).completed, true);
+  assert.deepEqual((await done(client.changes(2, changes.next))).tasks.map(({ id, version }) => [id, version]), [[id, 3]]);
   await client.delete(id);
+  assert.deepEqual((await done(client.changes(2, changes.next))).deleted.map(({ id }) => id), [id]);
+  assert.notEqual(await refused(410, client.changes(2, "yesterday")), "");
   assert.notEqual(await refused(404, client.read(id)), "");
   assert.match(await refused(422, client.create("", "nothing")), /title/);
 }

@@ -17,6 +17,8 @@ await journey<components["schemas"]["AnyProblem"]>({
   update: (id, tag, description) => api.PUT(ONE, { params: { path: one(id), header: { "If-Match": tag } }, body: { description } }),
   toggle: (id) => api.PATCH(`${ONE}/complete`, { params: { path: one(id) } }),
   delete: (id) => api.DELETE(ONE, { params: { path: one(id) } }),
+  changes: (limit, since) =>
+    api.GET("/api/{user_id}/changes", { params: { path, query: { limit, ...(since === undefined ? {} : { since }) } } }),
   words: (problem) => {
     switch (problem.type) {
       case "/problems/invalid-request":

@@ -18,6 +18,7 @@ await journey<unknown>({
   update: (id, tag, description) => api.updateTask({ ...one(id), headers: { "If-Match": tag }, body: { description } }),
   toggle: (id) => api.toggleTaskCompletion(one(id)),
   delete: (id) => api.deleteTask(one(id)),
+  changes: (limit, since) => api.listChanges({ client, path, query: { limit, ...(since === undefined ? {} : { since }) } }),
   words: (problem) => {
     const { type, detail } = z.object({ type: z.string(), detail: z.string() }).parse(problem);
     if (!TYPES.includes(type)) return console.log(`unknown: ${type}`), detail;
