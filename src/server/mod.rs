@@ -31,6 +31,7 @@ mod peers;
 mod prefix;
 mod refusal;
 mod stream;
+mod timing;
 
 use edge::Edge;
 use metrics::Metrics;

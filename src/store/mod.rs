@@ -49,6 +49,7 @@ mod session;
 mod sqlite;
 mod statements;
 mod tasks;
+mod turn;
 
 use connections::Upkeep;
 pub use idempotency::IdempotentRequest;
@@ -63,6 +64,7 @@ use readiness::{GONE, LastUse, Probe};
 pub use request::{Listed, Outcome, Page};
 use sqlite::Sqlite;
 pub use tasks::Tasks;
+pub use turn::{Span, Turn};
 
 /// How long a request waits for what somebody else has locked, in milliseconds.
 const LOCK_TIMEOUT_MS: u64 = 3_000;

@@ -261,7 +261,7 @@ async fn a_page_of_an_allowed_origin_may_read_answers_and_refusals() {
             reply.header("access-control-expose-headers"),
             Some(
                 "API-Version, ETag, Idempotent-Replayed, Link, Location, Next-Cursor, RateLimit, RateLimit-Policy, Retry-After, \
-                 WWW-Authenticate, X-Request-Id"
+                 Server-Timing, WWW-Authenticate, X-Request-Id"
             )
         );
         assert_eq!(reply.header("vary"), Some("Origin"));

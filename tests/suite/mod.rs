@@ -14,6 +14,7 @@ mod retries;
 mod schema;
 mod sets;
 mod tasks;
+mod timing;
 mod tokens;
 
 use serde_json::Value;
