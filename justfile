@@ -79,6 +79,10 @@ kept:
 metrics:
     tests/contract/run metrics
 
+# Give a collector the spans of requests, and see what arrives
+traces:
+    tests/contract/run traces
+
 # Run what the README and docs/ tell other teams to run
 try-readme:
     tests/contract/run readme

@@ -48,6 +48,15 @@ fn help_and_version_need_no_settings() {
 }
 
 #[test]
+#[cfg(not(feature = "otlp"))]
+fn whoever_expects_spans_of_a_program_that_sends_none_is_told() {
+    let here = tempdir().unwrap();
+    let server = Server::start(here.path(), &[("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:4318")]);
+    let told = "`OTEL_EXPORTER_OTLP_ENDPOINT` is set, but no spans are sent";
+    assert!(server.stop().contains(told));
+}
+
+#[test]
 fn spec_prints_the_contract_and_checks_a_file() {
     let here = tempdir().unwrap();
     // Settings that nothing could start with.

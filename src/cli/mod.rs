@@ -133,6 +133,8 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Token(arguments) => token::run(config, &arguments),
         Command::Serve => {
             telemetry::start(&config.log)?;
+            // Until the last request has been served.
+            let _sending = telemetry::send_spans()?;
             block_on(serve::run(&loaded))
         }
         Command::Migrate(change) => block_on(migrate::run(config, change)),

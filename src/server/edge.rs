@@ -36,7 +36,7 @@ use crate::{
     problem::Fault,
     request::Violations,
     request_id::{self, RequestId},
-    store::{Store, Turn},
+    store::Store,
     telemetry,
 };
 
@@ -123,10 +123,14 @@ impl Edge {
 
         line.trace_id = request.header("traceparent").and_then(trace_id).map(str::to_owned);
         line.client = Some(self.limits.client(peer.address.ip(), request.headers()));
-        let turn = self.tells_timing.then(Arc::<Turn>::default);
+        #[cfg(feature = "otlp")]
+        {
+            line.parent = super::spans::parent(request.headers());
+        }
+        line.turn = (self.tells_timing || telemetry::sends_spans()).then(Arc::default);
         let (preflight, drawn) = (self.cors.preflight(&request, origin.as_ref()), Drawn::default());
         let work = self.run(request, &path, operation, peer, &drawn);
-        let outcome = match (preflight, &turn) {
+        let outcome = match (preflight, line.turn.clone()) {
             (Some(answer), _) => Ok(answer),
             (None, Some(turn)) => turn.note(work).await,
             (None, None) => work.await,
@@ -162,8 +166,8 @@ impl Edge {
             drawn.tell(headers);
         }
         mark(headers, &request_id);
-        if let Some(turn) = turn {
-            headers.insert(timing::SERVER_TIMING, timing::header(&turn, line.started));
+        if let Some(turn) = line.turn.as_ref().filter(|_| self.tells_timing) {
+            headers.insert(timing::SERVER_TIMING, timing::header(turn, line.started));
         }
         self.cors.expose(origin, headers);
         if is_left || peer.is_spare || self.peers.is_draining() {

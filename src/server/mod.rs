@@ -30,6 +30,8 @@ mod metrics;
 mod peers;
 mod prefix;
 mod refusal;
+#[cfg(feature = "otlp")]
+mod spans;
 mod stream;
 mod timing;
 

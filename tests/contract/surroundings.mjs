@@ -112,7 +112,9 @@ export async function serve(settings = {}) {
   must(listening(), `The server did not start:\n${readFileSync(log, "utf8")}`);
   return {
     url: listening().url,
-    /** What it has logged: an entry for each request. */
+    /** What it has logged. */
+    entries,
+    /** An entry for each request. */
     requests: () => entries().filter(({ status }) => status),
     token: (user, ttl = "1h") => {
       const { status, stdout, stderr } = spawnSync(program, ["token", "--user", user, "--ttl", ttl], { cwd, env, encoding: "utf8" });
