@@ -109,7 +109,7 @@ check:
 
 # Build the container's image
 image:
-    docker build --tag taskpact .
+    .ci/image --tag taskpact
 
 # Serve in containers, on PostgreSQL
 up:

@@ -13,7 +13,7 @@ mod health;
 mod reply;
 mod tasks;
 
-pub use health::Health;
+pub use health::{COMMIT, Health, Report};
 pub use reply::REPLAYED;
 pub use tasks::Tasks;
 

@@ -7,6 +7,7 @@ use poem_openapi::types::{Example as _, MaybeUndefined};
 use serde_json::{Map, Value, json};
 
 use crate::{
+    api::Report,
     problem::{Fault, Place, Violation},
     store::NOT_MIGRATED,
     task::{Description, Task, TaskId, Title},
@@ -87,7 +88,7 @@ fn of(operation: &str) -> Vec<Example> {
             ),
             sent("flip", "The other state", json!({}), &done),
         ],
-        "getHealth" | "getReadiness" => vec![one("ok", "All is well", None, json!({"status": "ok"}))],
+        "getHealth" | "getReadiness" => vec![one("ok", "All is well", None, json!(Report::example()))],
         _ => Vec::new(),
     }
 }

@@ -180,7 +180,9 @@ async fn an_empty_part_of_the_path_is_no_user_and_no_task() {
 async fn health_needs_no_token() {
     let app = app().await;
     for path in ["/health", "/health/ready"] {
-        assert_eq!(app.anybody().call(Method::GET, path).send().await.is(200).json(), json!({"status": "ok"}));
+        let (version, commit) = (taskpact::contract::VERSION, taskpact::api::COMMIT);
+        let expected = json!({"status": "ok", "version": version, "commit": commit});
+        assert_eq!(app.anybody().call(Method::GET, path).send().await.is(200).json(), expected);
     }
 }
 

@@ -221,7 +221,9 @@ export interface components {
         /**
          * @description The server works.
          * @example {
-         *       "status": "ok"
+         *       "status": "ok",
+         *       "version": "0.1.0",
+         *       "commit": "4f1c2d9e8b7a6f5e4d3c2b1a0f9e8d7c6b5a4f3e"
          *     }
          */
         Health: {
@@ -230,6 +232,10 @@ export interface components {
              * @enum {string}
              */
             status: "ok";
+            /** @description The version of the server, which is that of the contract. */
+            version: string;
+            /** @description The commit that the server was built from, or `unknown`: builds for development don't know it. */
+            commit: string;
         };
         /**
          * @description Another request with this `Idempotency-Key` is being served. Nothing was done for this one.

@@ -33,6 +33,8 @@ export interface TaskCompletion {
 
 export interface Health {
   status: "ok";
+  version: string;
+  commit: string;
 }
 
 /** What every problem says. */
