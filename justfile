@@ -111,6 +111,10 @@ check:
 image:
     .ci/image --tag taskpact
 
+# Make what a release hands out, in target/dist: the program, its manual, checksums, a bill of materials
+dist target=(arch() + "-unknown-linux-gnu"):
+    .ci/dist {{target}}
+
 # Serve in containers, on PostgreSQL
 up:
     docker compose up --build
