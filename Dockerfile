@@ -4,12 +4,14 @@
 FROM rust:1.95-slim-bookworm AS build
 WORKDIR /src
 COPY . .
+# What is built in beside the usual, such as `otlp`; and the commit, which the program can't find out here.
+ARG FEATURES="" COMMIT=""
 # The caches stay with the builder: a second build compiles no dependency again. Cargo tells by the times of files what has
 # changed, and would take those of a checkout that is older than the last build for what it compiled then: they get new ones.
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/src/target \
     find . -path ./target -prune -o -type f -exec touch {} + \
-    && cargo build --release --locked --bin taskpact \
+    && TASKPACT_COMMIT=$COMMIT cargo build --release --locked --bin taskpact --features "$FEATURES" \
     && install -D target/release/taskpact /image/usr/local/bin/taskpact
 # The loader and the libraries, each at its own path, and an empty folder for the data.
 RUN ldd /image/usr/local/bin/taskpact | grep --only-matching '/[^ ]*' | xargs cp --parents --dereference --target-directory=/image \
@@ -17,6 +19,12 @@ RUN ldd /image/usr/local/bin/taskpact | grep --only-matching '/[^ ]*' | xargs cp
     && mkdir /data
 
 FROM scratch
+ARG VERSION="" COMMIT=""
+LABEL org.opencontainers.image.title="Taskpact" \
+      org.opencontainers.image.description="A multi-user task API server whose OpenAPI contract is the product" \
+      org.opencontainers.image.licenses="MIT" \
+      org.opencontainers.image.version="$VERSION" \
+      org.opencontainers.image.revision="$COMMIT"
 COPY --from=build /image /
 COPY --from=build --chown=10001:10001 /data /var/lib/taskpact/data
 USER 10001:10001

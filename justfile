@@ -79,6 +79,10 @@ kept:
 metrics:
     tests/contract/run metrics
 
+# Give a collector the spans of requests, and see what arrives
+traces:
+    tests/contract/run traces
+
 # Run what the README and docs/ tell other teams to run
 try-readme:
     tests/contract/run readme
@@ -105,7 +109,11 @@ check:
 
 # Build the container's image
 image:
-    docker build --tag taskpact .
+    .ci/image --tag taskpact
+
+# Make what a release hands out, in target/dist: the program, its manual, checksums, a bill of materials
+dist target=(arch() + "-unknown-linux-gnu"):
+    .ci/dist {{target}}
 
 # Serve in containers, on PostgreSQL
 up:

@@ -20,7 +20,7 @@
 //! | 2 | [`request_id`] | the id of a request |
 //! | 2 | [`schema`] | how types are described in the contract |
 //! | 2 | [`clock`] | the time, and new ids |
-//! | 1 | [`telemetry`] | logs |
+//! | 1 | [`telemetry`] | logs, and where spans go |
 //! | 1 | [`config`] | every setting |
 //!
 //! The database's schema is in the package `migration`.

@@ -10,7 +10,7 @@ use std::{
     net::{TcpListener, TcpStream},
     os::unix::fs::PermissionsExt,
     path::Path,
-    process::Stdio,
+    process::{Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
@@ -22,7 +22,7 @@ use support::{
     SECRET, curl_is_missing,
     issuer::{self, Answer, Issuer, SigningKey},
     process::{Server, complaint, printed, program, run, start_eight, text},
-    token,
+    skip, token,
 };
 use taskpact::clock::Clock;
 use tempfile::{TempDir, tempdir};
@@ -40,12 +40,59 @@ fn help_and_version_need_no_settings() {
     let broken = [("TASKPACT_NOTHING", "1")];
 
     let help = printed(here.path(), &["--help"], &broken);
-    for command in ["serve", "spec", "migrate", "token", "healthcheck", "config"] {
+    for command in ["serve", "spec", "migrate", "token", "healthcheck", "config", "completions", "man"] {
         assert!(help.contains(&format!("\n  {command} ")), "{help}");
         assert!(!printed(here.path(), &[command, "--help"], &broken).is_empty());
     }
-    assert_eq!(printed(here.path(), &["--version"], &broken), format!("taskpact {}\n", env!("CARGO_PKG_VERSION")));
+    let (version, commit) = (env!("CARGO_PKG_VERSION"), taskpact::api::COMMIT);
+    assert_eq!(printed(here.path(), &["-V"], &broken), format!("taskpact {version}\n"));
+    let long = printed(here.path(), &["--version"], &broken);
+    assert!(long.starts_with(&format!("taskpact {version}\ncommit {commit}\nfeatures ")), "{long}");
     complaint(here.path(), &["unheard-of"], &[], 2);
+}
+
+#[test]
+fn shells_complete_what_the_program_takes() {
+    let here = tempdir().unwrap();
+    for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
+        let script = printed(here.path(), &["completions", shell], &[("TASKPACT_NOTHING", "1")]);
+        assert!(script.contains("healthcheck") && script.contains("ttl"), "{shell}: {script}");
+    }
+    let script = here.path().join("taskpact.bash");
+    fs::write(&script, printed(here.path(), &["completions", "bash"], &[])).unwrap();
+    let ask = format!(
+        "set -euo pipefail; . '{}'; COMP_WORDS=(taskpact mig) COMP_CWORD=1; _taskpact taskpact mig taskpact; echo \"${{COMPREPLY[*]}}\"",
+        script.display()
+    );
+    let output = Command::new("bash").args(["-c", &ask]).output().unwrap();
+    assert_eq!(text(&output.stdout), "migrate\n", "{}", text(&output.stderr));
+}
+
+#[test]
+fn the_manual_has_a_page_for_each_command() {
+    let here = tempdir().unwrap();
+    let folder = here.path().join("share/man1");
+    printed(here.path(), &["man", folder.to_str().unwrap()], &[("TASKPACT_NOTHING", "1")]);
+    let pages: Vec<_> = fs::read_dir(&folder).unwrap().map(|page| page.unwrap().path()).collect();
+    for name in ["taskpact.1", "taskpact-serve.1", "taskpact-migrate-up.1", "taskpact-user-erase.1"] {
+        assert!(pages.contains(&folder.join(name)), "{name} is not among {pages:?}");
+    }
+    let complained = complaint(here.path(), &["man", "/dev/null/x"], &[], 1);
+    assert!(complained.contains("can't write to /dev/null/x"), "{complained}");
+    if Command::new("mandoc").arg("/dev/null").output().is_err() {
+        return skip("There is no `mandoc` here.", "That the manual's pages are well formed was not tested.");
+    }
+    let output = Command::new("mandoc").args(["-T", "lint", "-W", "error"]).args(&pages).output().unwrap();
+    assert_eq!(text(&output.stdout), "");
+}
+
+#[test]
+#[cfg(not(feature = "otlp"))]
+fn whoever_expects_spans_of_a_program_that_sends_none_is_told() {
+    let here = tempdir().unwrap();
+    let server = Server::start(here.path(), &[("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:4318")]);
+    let told = "`OTEL_EXPORTER_OTLP_ENDPOINT` is set, but no spans are sent";
+    assert!(server.stop().contains(told));
 }
 
 #[test]

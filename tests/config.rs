@@ -58,6 +58,7 @@ max_head_bytes = 65536  # default
 max_untaken_mb = 32  # default
 base_path = ""  # default
 trust_forwarded_prefix = false  # default
+timing = false  # default
 
 [database]
 url = "sqlite://data/taskpact.db"  # default
@@ -179,7 +180,8 @@ fn a_list_is_separated_by_commas() {
 #[test]
 fn an_unknown_key_is_an_error_that_names_it() {
     let known = "host, port, request_timeout_ms, shutdown_timeout_secs, drain_delay_secs, max_connections, \
-                 head_timeout_secs, idle_timeout_secs, max_head_bytes, max_untaken_mb, base_path, trust_forwarded_prefix";
+                 head_timeout_secs, idle_timeout_secs, max_head_bytes, max_untaken_mb, base_path, trust_forwarded_prefix, \
+                 timing";
     refused(
         &[("taskpact.toml", "[server]\nprot = 1")],
         &[],

@@ -224,6 +224,7 @@ fn media_types_and_headers_are_in_their_usual_form() {
         "RateLimit",
         "RateLimit-Policy",
         "Retry-After",
+        "Server-Timing",
         "WWW-Authenticate",
         "X-Request-Id",
     ];

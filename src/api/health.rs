@@ -18,6 +18,9 @@ use crate::{
     store::Store,
 };
 
+/// The commit that this program was built from, or `unknown`.
+pub const COMMIT: &str = env!("TASKPACT_COMMIT");
+
 /// The operations that tell whether the server works.
 #[derive(Debug)]
 pub struct Health {
@@ -62,9 +65,15 @@ declares! {
 /// The server works.
 #[derive(Debug, Serialize, Object)]
 #[oai(rename = "Health", example)]
-struct Status {
+pub struct Report {
     /// Always `ok`: a server that is not well answers with a problem, or not at all.
     status: State,
+    /// The version of the server, which is that of the contract.
+    #[oai(validator(max_length = 20, pattern = r"^[0-9]+\.[0-9]+\.[0-9]+$"))]
+    version: String,
+    /// The commit that the server was built from, or `unknown`: builds for development don't know it.
+    #[oai(validator(max_length = 40, pattern = "^([0-9a-f]{7,40}|unknown)$"))]
+    commit: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -75,11 +84,16 @@ enum State {
 
 published!(State, one_of(["ok"]));
 
-const OK: Status = Status { status: State::Ok };
+impl Report {
+    fn ok(commit: &str) -> Self {
+        Self { status: State::Ok, version: env!("CARGO_PKG_VERSION").to_owned(), commit: commit.to_owned() }
+    }
+}
 
-impl Example for Status {
+impl Example for Report {
+    // The contract is the same, whichever commit it is printed by.
     fn example() -> Self {
-        OK
+        Self::ok("4f1c2d9e8b7a6f5e4d3c2b1a0f9e8d7c6b5a4f3e")
     }
 }
 
@@ -89,14 +103,14 @@ struct Healthy;
 
 impl Reply<Healthy> {
     fn healthy() -> Self {
-        json(StatusCode::OK, &OK).into()
+        json(StatusCode::OK, &Report::ok(COMMIT)).into()
     }
 }
 
 impl Described for Healthy {
-    type Body = Status;
+    type Body = Report;
 
     fn responses() -> Vec<MetaResponse> {
-        vec![response(StatusCode::OK, "All is well.", Some(Status::schema_ref()), Vec::new())]
+        vec![response(StatusCode::OK, "All is well.", Some(Report::schema_ref()), Vec::new())]
     }
 }

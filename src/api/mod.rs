@@ -15,7 +15,7 @@ mod reply;
 mod tasks;
 
 pub use changes::Changes;
-pub use health::Health;
+pub use health::{COMMIT, Health, Report};
 pub use reply::REPLAYED;
 pub use tasks::Tasks;
 

@@ -10,6 +10,7 @@ use std::{
 };
 
 use clap::{Parser, Subcommand};
+use clap_complete::Shell;
 use sea_orm::DbErr;
 use taskpact::{
     auth::is_user_id,
@@ -20,20 +21,29 @@ use taskpact::{
 
 mod auth;
 mod backup;
+mod completions;
 mod config;
 mod healthcheck;
+mod man;
 mod migrate;
 mod serve;
 mod spec;
 mod token;
 mod user;
 
+/// What `--version` says: the version in the first line, then what was built, and what into it.
+const LONG_VERSION: &str = if cfg!(feature = "otlp") {
+    concat!(env!("CARGO_PKG_VERSION"), "\ncommit ", env!("TASKPACT_COMMIT"), "\nfeatures otlp")
+} else {
+    concat!(env!("CARGO_PKG_VERSION"), "\ncommit ", env!("TASKPACT_COMMIT"), "\nfeatures none")
+};
+
 /// A multi-user task API server whose OpenAPI contract is the product.
 ///
 /// Without a command it serves. Settings come from `taskpact.toml`, `.env` and the environment; `taskpact config` shows
 /// those in force.
 #[derive(Debug, Parser)]
-#[command(version)]
+#[command(version, long_version = LONG_VERSION)]
 struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
@@ -65,6 +75,16 @@ enum Command {
     Healthcheck,
     /// Print the settings in force and where each came from, without secrets
     Config,
+    /// Print a script with which a shell completes commands and options
+    Completions {
+        /// Which shell
+        shell: Shell,
+    },
+    /// Write the manual's pages to FOLDER: one for each command
+    Man {
+        /// Where to, such as /usr/local/share/man/man1; it is made if it is not there
+        folder: PathBuf,
+    },
 }
 
 /// Why the program ends without success.
@@ -90,6 +110,8 @@ enum Failure {
     Signals(#[source] io::Error),
     #[error("can't write to standard output")]
     Output(#[source] io::Error),
+    #[error("can't write to {0}")]
+    Write(String, #[source] io::Error),
     #[error("can't read {0}")]
     File(String, #[source] io::Error),
     #[error("the server does not answer")]
@@ -122,17 +144,22 @@ pub(crate) fn main() -> ExitCode {
 }
 
 fn run(command: Command) -> Result<(), Failure> {
-    if let Command::Spec(arguments) = command {
-        return spec::run(&arguments);
+    match &command {
+        Command::Spec(arguments) => return spec::run(arguments),
+        Command::Completions { shell } => return completions::run(*shell),
+        Command::Man { folder } => return man::run(folder),
+        _ => {}
     }
     let loaded = Loaded::of_this_process()?;
     let config = &loaded.config;
     match command {
-        Command::Spec(_) => unreachable!("it needs no settings"),
+        Command::Spec(_) | Command::Completions { .. } | Command::Man { .. } => unreachable!("it needs no settings"),
         Command::Config => config::run(&loaded),
         Command::Token(arguments) => token::run(config, &arguments),
         Command::Serve => {
             telemetry::start(&config.log)?;
+            // Until the last request has been served.
+            let _sending = telemetry::send_spans()?;
             block_on(serve::run(&loaded))
         }
         Command::Migrate(change) => block_on(migrate::run(config, change)),

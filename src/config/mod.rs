@@ -81,6 +81,10 @@ pub struct Server {
     /// Whether the proxy's `X-Forwarded-Prefix` is taken for that path. Only where every request comes by a proxy that
     /// sets or removes the header. Default: false.
     pub trust_forwarded_prefix: bool,
+    /// Whether answers have `Server-Timing`, which the developer tools of browsers show: how long a request waited for the
+    /// database (`wait`), how long that took (`db`), and the rest (`app`), in milliseconds. Whoever calls then sees how busy
+    /// the database is. Default: false.
+    pub timing: bool,
 }
 
 impl Default for Server {
@@ -98,6 +102,7 @@ impl Default for Server {
             max_untaken_mb: BoundedInteger::new(32),
             base_path: BasePath::default(),
             trust_forwarded_prefix: false,
+            timing: false,
         }
     }
 }

@@ -7,6 +7,7 @@ use poem_openapi::types::{Example as _, MaybeUndefined};
 use serde_json::{Map, Value, json};
 
 use crate::{
+    api::Report,
     changes::Changes,
     problem::{Fault, Place, Violation},
     store::NOT_MIGRATED,
@@ -95,7 +96,7 @@ fn of(operation: &str) -> Vec<Example> {
                 one("no-changes", "Nothing new", None, json!(none)),
             ]
         }
-        "getHealth" | "getReadiness" => vec![one("ok", "All is well", None, json!({"status": "ok"}))],
+        "getHealth" | "getReadiness" => vec![one("ok", "All is well", None, json!(Report::example()))],
         _ => Vec::new(),
     }
 }

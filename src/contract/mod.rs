@@ -101,7 +101,8 @@ pub struct Operation {
     pub id: String,
     /// Its method.
     pub method: Method,
-    template: String,
+    /// Its path, with its parameters in braces.
+    pub template: String,
     problems: Vec<&'static ProblemType>,
 }
 

@@ -20,8 +20,9 @@ const OPENAPI: &str = "3.0.3";
 /// The version of the other rendition.
 const OPENAPI_3_1: &str = "3.1.0";
 
-/// The headers of answers that no operation speaks of: of all, and of those to requests that are limited, unless we failed.
-const ADDED: [&str; 4] = ["X-Request-Id", "API-Version", "RateLimit", "RateLimit-Policy"];
+/// The headers of answers that no operation speaks of: of all (the first three), and of those to requests that are limited, unless
+/// we failed.
+const ADDED: [&str; 5] = ["X-Request-Id", "API-Version", "Server-Timing", "RateLimit", "RateLimit-Policy"];
 
 /// Post-processes the document in place, and tells the operations that it describes.
 pub(super) fn apply(document: &mut Value) -> Vec<Operation> {
@@ -76,6 +77,14 @@ pub(super) fn apply(document: &mut Value) -> Vec<Operation> {
         "required": true,
         "schema": {"type": "string", "maxLength": 20, "pattern": r"^[0-9]+\.[0-9]+\.[0-9]+$"},
         "example": VERSION,
+    });
+
+    let duration = r"[a-z]+;dur=[0-9]+\.[0-9]+";
+    document["components"]["headers"]["Server-Timing"] = json!({
+        "description": "If the operator has it told: where the time of the request went, in milliseconds. It waited for the database \
+                        (`wait`), the statement that it was a part of took its time (`db`), and so did all the rest (`app`).",
+        "schema": {"type": "string", "maxLength": 200, "pattern": format!("^{duration}(, {duration})*$")},
+        "example": "wait;dur=0.052, db;dur=1.204, app;dur=0.310",
     });
 
     let bodies = body_schemas(document);
@@ -148,7 +157,7 @@ fn complete(
         examples::of_replies(&id, status, response);
         links::add(&id, status, response);
         // The edge of the server adds them, beyond the operations' types.
-        for header in if is_limited && !status.starts_with('5') { &ADDED[..] } else { &ADDED[..2] } {
+        for header in if is_limited && !status.starts_with('5') { &ADDED[..] } else { &ADDED[..3] } {
             response["headers"][header] = json!({"$ref": format!("#/components/headers/{header}")});
         }
         if let Some(name) = name.filter(|_| !is_own) {

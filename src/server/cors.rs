@@ -8,17 +8,19 @@ use std::collections::BTreeSet;
 
 use poem::{
     Request, Response,
-    http::{HeaderMap, HeaderValue, Method, StatusCode, header},
+    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header},
 };
 
 use crate::{
-    config::{self, Origin},
+    config::{Config, Origin},
     contract::Contract,
 };
 
 const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE");
 /// What pages may send beside the headers of the contract: what HTTP itself and tracing have.
 const REQUEST_HEADERS: [&str; 4] = ["Authorization", "Content-Type", "X-Request-Id", "traceparent"];
+/// Which page's measurements may have all that is known of an answer's time (Resource Timing, W3C).
+const TIMING_ALLOW_ORIGIN: HeaderName = HeaderName::from_static("timing-allow-origin");
 /// For how long a browser need not ask again, in seconds. Chromium keeps it for no longer than this.
 const MAX_AGE_SECS: HeaderValue = HeaderValue::from_static("7200");
 
@@ -29,10 +31,13 @@ pub(super) struct Cors {
     request_headers: HeaderValue,
     exposed_headers: HeaderValue,
     allow_credentials: bool,
+    /// Whether the page's own measurements (Resource Timing) may have what `Server-Timing` says.
+    tells_timing: bool,
 }
 
 impl Cors {
-    pub(super) fn new(settings: &config::Cors, contract: &Contract) -> Self {
+    pub(super) fn new(config: &Config, contract: &Contract) -> Self {
+        let settings = &config.cors;
         let own = contract.request_headers.iter().cloned().chain(REQUEST_HEADERS.map(str::to_owned));
         let extra = settings.allowed_headers.iter().map(|name| name.as_str().to_owned());
         Self {
@@ -40,6 +45,7 @@ impl Cors {
             request_headers: list(own.chain(extra)),
             exposed_headers: list(contract.response_headers.iter().cloned()),
             allow_credentials: settings.allow_credentials,
+            tells_timing: config.server.timing,
         }
     }
 
@@ -74,6 +80,9 @@ impl Cors {
     pub(super) fn expose(&self, origin: Option<HeaderValue>, headers: &mut HeaderMap) {
         headers.append(header::VARY, HeaderValue::from_static("Origin"));
         if let Some(origin) = origin {
+            if self.tells_timing {
+                headers.insert(TIMING_ALLOW_ORIGIN, origin.clone());
+            }
             headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
             headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, self.exposed_headers.clone());
             if self.allow_credentials {

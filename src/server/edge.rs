@@ -24,6 +24,7 @@ use super::{
     metrics::Traffic,
     peers::{Peer, Peers, Phase},
     prefix::{self, Prefix},
+    timing,
 };
 use crate::{
     api,
@@ -59,6 +60,8 @@ pub(super) struct Edge {
     pub(super) traffic: Traffic,
     /// What users are hashed with in the log.
     user_key: Option<Secret>,
+    /// Whether answers say where their time went.
+    tells_timing: bool,
 }
 
 impl fmt::Debug for Edge {
@@ -74,7 +77,7 @@ impl Edge {
         Self {
             routes,
             verifier,
-            cors: Cors::new(&config.cors, &contract),
+            cors: Cors::new(config, &contract),
             contract,
             prefix: Prefix::new(&config.server),
             peers,
@@ -83,6 +86,7 @@ impl Edge {
             clock: Clock,
             traffic: Traffic::default(),
             user_key: config.log.user_key.clone(),
+            tells_timing: config.server.timing,
         }
     }
 
@@ -121,10 +125,17 @@ impl Edge {
 
         line.trace_id = request.header("traceparent").and_then(trace_id).map(str::to_owned);
         line.client = Some(self.limits.client(peer.address.ip(), request.headers()));
+        #[cfg(feature = "otlp")]
+        {
+            line.parent = super::spans::parent(request.headers());
+        }
+        line.turn = (self.tells_timing || telemetry::sends_spans()).then(Arc::default);
         let (preflight, drawn) = (self.cors.preflight(&request, origin.as_ref()), Drawn::default());
-        let outcome = match preflight {
-            Some(answer) => Ok(answer),
-            None => self.run(request, &path, operation, peer, &drawn).await,
+        let work = self.run(request, &path, operation, peer, &drawn);
+        let outcome = match (preflight, line.turn.clone()) {
+            (Some(answer), _) => Ok(answer),
+            (None, Some(turn)) => turn.note(work).await,
+            (None, None) => work.await,
         };
         let mut answer = outcome.unwrap_or_else(|fault| {
             self.report(&fault, &mut line);
@@ -160,6 +171,9 @@ impl Edge {
             drawn.tell(headers);
         }
         mark(headers, &request_id);
+        if let Some(turn) = line.turn.as_ref().filter(|_| self.tells_timing) {
+            headers.insert(timing::SERVER_TIMING, timing::header(turn, line.started));
+        }
         self.cors.expose(origin, headers);
         if is_left || peer.is_spare || self.peers.is_draining() {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
@@ -290,7 +304,7 @@ mod tests {
         Edge {
             routes,
             verifier: verifier.expect("it needs nobody").unwrap(),
-            cors: Cors::new(&config.cors, &contract),
+            cors: Cors::new(&config, &contract),
             contract,
             prefix: Prefix::new(&config.server),
             peers: Arc::new(Peers::new(&config.server, 1)),
@@ -299,6 +313,7 @@ mod tests {
             clock: Clock,
             traffic: Traffic::default(),
             user_key: config.log.user_key.clone(),
+            tells_timing: config.server.timing,
         }
     }
 

@@ -1,11 +1,11 @@
 //! The line that a request leaves in the log.
 
-use std::{net::IpAddr, time::Instant};
+use std::{net::IpAddr, sync::Arc, time::Instant};
 
 use poem::http::Method;
 
 use super::metrics::Traffic;
-use crate::{contract::Operation, request_id::RequestId};
+use crate::{contract::Operation, request_id::RequestId, store::Turn};
 
 /// It is written when the request has been answered, or when the server stops before that. (A caller that hangs up can't be
 /// told from one that has only closed its sending side, and waits for the answer.)
@@ -26,6 +26,11 @@ pub(super) struct LogLine<'r> {
     pub(super) user: Option<String>,
     /// The trace that it is a part of.
     pub(super) trace_id: Option<String>,
+    /// The span that it is a part of.
+    #[cfg(feature = "otlp")]
+    pub(super) parent: Option<opentelemetry::Context>,
+    /// When it had its turn at the database, if somebody wants to know.
+    pub(super) turn: Option<Arc<Turn>>,
     /// How long the body of the answer is.
     pub(super) bytes: usize,
     traffic: &'r Traffic,
@@ -53,6 +58,9 @@ impl<'r> LogLine<'r> {
             client: None,
             user: None,
             trace_id: None,
+            #[cfg(feature = "otlp")]
+            parent: None,
+            turn: None,
             bytes: 0,
             traffic,
         }
@@ -62,6 +70,10 @@ impl<'r> LogLine<'r> {
 impl Drop for LogLine<'_> {
     fn drop(&mut self) {
         self.traffic.in_flight.dec();
+        #[cfg(feature = "otlp")]
+        if let Some(trace_id) = super::spans::send(self, self.status) {
+            self.trace_id = Some(trace_id);
+        }
         let (method, operation, request_id) = (&self.method, name(self.operation), self.request_id);
         let path = self.path.as_deref();
         #[expect(clippy::cast_precision_loss, reason = "a request's microseconds are exact in 53 bits")]

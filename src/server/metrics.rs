@@ -27,6 +27,7 @@ use super::{
     peers::Peers,
 };
 use crate::{
+    api::COMMIT,
     auth::Verifier,
     contract::VERSION,
     problem::Fault,
@@ -138,7 +139,7 @@ impl Metrics {
     pub(super) fn new(traffic: &Traffic, peers: Arc<Peers>, store: Store, verifier: Verifier) -> Self {
         let mut registry = Registry::with_prefix("taskpact");
         let Traffic { requests, durations, in_flight, replays, verdicts, limited, .. } = traffic.clone();
-        registry.register("build", "The program", Info::new([("version", VERSION)]));
+        registry.register("build", "The program", Info::new([("commit", COMMIT), ("version", VERSION)]));
         registry.register("http_requests", "Requests that were answered", requests);
         let help = "The time from the head of a request to its answer";
         registry.register_with_unit("http_request_duration", help, Unit::Seconds, durations);

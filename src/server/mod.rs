@@ -30,7 +30,10 @@ mod metrics;
 mod peers;
 mod prefix;
 mod refusal;
+#[cfg(feature = "otlp")]
+mod spans;
 mod stream;
+mod timing;
 
 use edge::Edge;
 use metrics::Metrics;

@@ -77,6 +77,9 @@ impl Measured {
         }
         for request in requests {
             self.of(kind).waits.observe(now.saturating_duration_since(request.since()).as_secs_f64());
+            if let Some(turn) = request.turn() {
+                turn.take(now);
+            }
         }
         #[expect(clippy::cast_precision_loss, reason = "a set is small")]
         self.of(kind).sizes.observe(requests.len() as f64);

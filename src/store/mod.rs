@@ -52,6 +52,7 @@ mod sqlite;
 mod statements;
 mod sweep;
 mod tasks;
+mod turn;
 mod waiting;
 
 use connections::Upkeep;
@@ -67,6 +68,7 @@ use readiness::{GONE, LastUse, Probe};
 pub use request::{Listed, Outcome, Page};
 use sqlite::Sqlite;
 pub use tasks::Tasks;
+pub use turn::{Span, Turn};
 use waiting::Waiting;
 
 /// How long a request waits for what somebody else has locked, in milliseconds.

@@ -1,6 +1,6 @@
 //! What is asked of the database, and how it is answered.
 
-use std::time::Instant;
+use std::{sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use poem_openapi::types::MaybeUndefined;
@@ -10,6 +10,7 @@ use uuid::Uuid;
 use super::{
     changes::{Following, Told},
     idempotency::IdempotentRequest,
+    turn::Turn,
 };
 use crate::{
     auth::Owner,
@@ -23,6 +24,8 @@ pub(super) struct Asked<W, A> {
     pub(super) owner: Owner,
     pub(super) work: W,
     pub(super) since: Instant,
+    /// Where it is noted when it has its turn, if it is.
+    pub(super) turn: Option<Arc<Turn>>,
     reply: oneshot::Sender<Result<A, Fault>>,
 }
 
@@ -36,7 +39,11 @@ pub(super) type Remove = Asked<Removal, ()>;
 impl<W, A> Asked<W, A> {
     pub(super) fn new(owner: Owner, work: W) -> (Self, oneshot::Receiver<Result<A, Fault>>) {
         let (reply, answer) = oneshot::channel();
-        (Self { owner, work, since: Instant::now(), reply }, answer)
+        let (since, turn) = (Instant::now(), Turn::of_this_task());
+        if let Some(turn) = &turn {
+            turn.ask(since);
+        }
+        (Self { owner, work, since, turn, reply }, answer)
     }
 
     /// Whether whoever asked has gone.
@@ -141,6 +148,18 @@ impl Request {
             Self::Create(asked) => asked.since,
             Self::Change(asked) => asked.since,
             Self::Remove(asked) => asked.since,
+        }
+    }
+
+    /// Where it is noted when it has its turn, if it is.
+    pub(super) fn turn(&self) -> Option<&Turn> {
+        match self {
+            Self::Get(asked) => asked.turn.as_deref(),
+            Self::List(asked) => asked.turn.as_deref(),
+            Self::Changes(asked) => asked.turn.as_deref(),
+            Self::Create(asked) => asked.turn.as_deref(),
+            Self::Change(asked) => asked.turn.as_deref(),
+            Self::Remove(asked) => asked.turn.as_deref(),
         }
     }
 

@@ -190,12 +190,16 @@ impl Store {
         proves: impl FnOnce(&A) -> bool,
     ) -> Result<A, Fault> {
         let (asked, answer) = Asked::new(owner.clone(), work);
+        let turn = asked.turn.clone();
         let request = request(asked);
         let writes = request.kind().writes();
         let using = self.last_use.begin(writes);
         self.lanes.queue.push(request);
         // Whoever served it has broken down if there is none.
         let outcome = answer.await.map_err(|_| Fault::defect("nobody answered a request to the database"))?;
+        if let Some(turn) = turn {
+            turn.answer();
+        }
         using.end(&outcome, proves);
         if writes && outcome.is_ok() {
             self.waiting.tell(owner);

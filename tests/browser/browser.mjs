@@ -169,7 +169,7 @@ async function tryOut(page, operationId, body, filledIn) {
 /** A page of an allowed origin can use all of the API and read all of it, refusals too. Another page can't. */
 async function otherOrigins(browser) {
   const [allowed, other] = await Promise.all([site(), site()]);
-  const server = await serve({ TASKPACT_CORS__ALLOWED_ORIGINS: allowed.origin });
+  const server = await serve({ TASKPACT_CORS__ALLOWED_ORIGINS: allowed.origin, TASKPACT_SERVER__TIMING: "true" });
   const token = server.token("ann");
 
   const page = await browser.newPage();
@@ -190,6 +190,7 @@ async function otherOrigins(browser) {
     forbidden: [403, "/problems/forbidden"],
     nowhere: [404, "/problems/no-such-path"],
     deleted: [204],
+    timed: [true, "wait,db,app"],
   };
   must(JSON.stringify(met) === JSON.stringify(expected), `the allowed page met ${JSON.stringify(met, null, 1)}`);
 
@@ -251,6 +252,9 @@ async function useTheApi({ url, token }) {
   const nowhere = await send(`${url}/nowhere`);
   met.nowhere = [nowhere.status, await type(nowhere)];
   met.deleted = [(await send(task, { method: "DELETE" })).status];
+  // From the answer, and as the developer tools and the measurements of pages have it.
+  const [measured] = performance.getEntriesByName(listed.url);
+  met.timed = [listed.headers.has("Server-Timing"), measured.serverTiming.map(({ name }) => name).join()];
   return met;
 }
 

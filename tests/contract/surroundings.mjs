@@ -126,7 +126,9 @@ export async function serve(settings = {}) {
   const [url] = addresses();
   return {
     url,
-    /** What it has logged: an entry for each request. */
+    /** What it has logged. */
+    entries,
+    /** An entry for each request. */
     requests: () => entries().filter(({ status }) => status),
     /** What another command of the program says in its folder. */
     command,

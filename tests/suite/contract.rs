@@ -74,7 +74,7 @@ fn alike(value: &Value) -> Value {
         Value::Object(fields) => {
             let field = |(name, value): (&String, &Value)| {
                 let value = match name.as_str() {
-                    "id" | "user_id" | "request_id" => json!("an id"),
+                    "id" | "user_id" | "request_id" | "commit" => json!("an id"),
                     "next" => json!("a place"),
                     "completed_at" | "created_at" | "updated_at" | "deleted_at" if value.is_string() => json!("a time"),
                     "detail" => json!(WAIT.replace(value.as_str().unwrap(), "… s.")),

@@ -180,7 +180,9 @@ async fn an_empty_part_of_the_path_is_no_user_and_no_task() {
 async fn health_needs_no_token() {
     let app = app().await;
     for path in ["/health", "/health/ready"] {
-        assert_eq!(app.anybody().call(Method::GET, path).send().await.is(200).json(), json!({"status": "ok"}));
+        let (version, commit) = (taskpact::contract::VERSION, taskpact::api::COMMIT);
+        let expected = json!({"status": "ok", "version": version, "commit": commit});
+        assert_eq!(app.anybody().call(Method::GET, path).send().await.is(200).json(), expected);
     }
 }
 
@@ -261,7 +263,7 @@ async fn a_page_of_an_allowed_origin_may_read_answers_and_refusals() {
             reply.header("access-control-expose-headers"),
             Some(
                 "API-Version, ETag, Idempotent-Replayed, Link, Location, Next-Cursor, RateLimit, RateLimit-Policy, Retry-After, \
-                 WWW-Authenticate, X-Request-Id"
+                 Server-Timing, WWW-Authenticate, X-Request-Id"
             )
         );
         assert_eq!(reply.header("vary"), Some("Origin"));

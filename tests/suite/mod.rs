@@ -17,6 +17,7 @@ mod retries;
 mod schema;
 mod sets;
 mod tasks;
+mod timing;
 mod tokens;
 
 use serde_json::Value;

@@ -7,7 +7,7 @@ use jsonschema::Validator;
 use serde_json::{Value, json};
 
 /// The headers that belong to HTTP and to browsers rather than to an operation.
-const OF_HTTP: [&str; 12] = [
+const OF_HTTP: [&str; 13] = [
     "api-version",
     "cache-control",
     "access-control-allow-origin",
@@ -17,6 +17,7 @@ const OF_HTTP: [&str; 12] = [
     "content-length",
     "content-type",
     "date",
+    "timing-allow-origin",
     "vary",
     "x-content-type-options",
     "x-request-id",

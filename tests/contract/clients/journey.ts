@@ -40,6 +40,8 @@ export interface Changes {
 
 export interface Health {
   status: "ok";
+  version: string;
+  commit: string;
 }
 
 /** What every problem says. */

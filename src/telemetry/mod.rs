@@ -1,7 +1,7 @@
 //! What the operator is told, on standard error: never a token, a title, a body or a database's address. And how what is
 //! measured is described.
 
-use std::{error::Error, io, panic};
+use std::{env, error::Error, io, panic};
 
 use hmac::{Hmac, KeyInit, Mac};
 use prometheus_client::metrics::histogram::Histogram;
@@ -9,6 +9,20 @@ use sha2::Sha256;
 use tracing_subscriber::{EnvFilter, Layer, layer::SubscriberExt, util::SubscriberInitExt};
 
 use crate::config::{self, LogFormat, Secret, Unusable};
+
+#[cfg(feature = "otlp")]
+pub(crate) mod otlp;
+
+#[cfg(feature = "otlp")]
+pub use otlp::Sending;
+
+/// What sends spans: nothing, in a program without the feature `otlp`.
+#[cfg(not(feature = "otlp"))]
+#[derive(Debug)]
+pub enum Sending {}
+
+/// The variables that name the collector, the more specific one first.
+const ENDPOINTS: [&str; 2] = ["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"];
 
 /// The one label of a metric: its name and its value.
 pub(crate) type Label = [(&'static str, &'static str); 1];
@@ -50,6 +64,34 @@ pub fn start(settings: &config::Log) -> Result<(), Unusable> {
         tracing::error!(place, "panicked at {place}");
     }));
     Ok(())
+}
+
+/// Starts sending spans, if the environment names a collector of traces. They are sent until what is given back is dropped.
+///
+/// # Errors
+/// What the environment says can't be used.
+pub fn send_spans() -> Result<Option<Sending>, Unusable> {
+    let Some(name) = ENDPOINTS.into_iter().find(|name| variable(name).is_some()) else { return Ok(None) };
+    #[cfg(feature = "otlp")]
+    return otlp::start(name);
+    #[cfg(not(feature = "otlp"))]
+    {
+        tracing::warn!("`{name}` is set, but no spans are sent: this program was built without the feature `otlp`");
+        Ok(None)
+    }
+}
+
+/// Whether the spans of requests are wanted.
+pub(crate) fn sends_spans() -> bool {
+    #[cfg(feature = "otlp")]
+    return otlp::tracer().is_some();
+    #[cfg(not(feature = "otlp"))]
+    false
+}
+
+/// A variable of the environment that is set to something.
+fn variable(name: &str) -> Option<String> {
+    env::var(name).ok().filter(|value| !value.is_empty())
 }
 
 /// An error and its causes in one line, each said once. (As a value of its own kind, an error would reach the log of the
