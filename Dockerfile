@@ -11,7 +11,7 @@ ARG FEATURES="" COMMIT=""
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/src/target \
     find . -path ./target -prune -o -type f -exec touch {} + \
-    && TASKPACT_COMMIT=$COMMIT cargo build --release --locked --bin taskpact --features "$FEATURES" \
+    && BUILD_COMMIT=$COMMIT cargo build --release --locked --bin taskpact --features "$FEATURES" \
     && install -D target/release/taskpact /image/usr/local/bin/taskpact
 # The loader and the libraries, each at its own path, and an empty folder for the data.
 RUN ldd /image/usr/local/bin/taskpact | grep --only-matching '/[^ ]*' | xargs cp --parents --dereference --target-directory=/image \

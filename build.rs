@@ -1,11 +1,12 @@
 //! Tells the program the commit that it is built from, for `taskpact --version` and `/health`.
 //!
-//! `TASKPACT_COMMIT` says it where there is no repository, as in an image. A build for development does not know it: else each
+//! `BUILD_COMMIT` says it where there is no repository, as in an image. A build for development does not know it: else each
 //! commit would have everything compiled again.
 
 use std::{env, path::Path, process::Command};
 
-const VARIABLE: &str = "TASKPACT_COMMIT";
+/// Without the prefix of settings: cargo hands it on to what it runs, and the program would take it for one.
+const VARIABLE: &str = "BUILD_COMMIT";
 /// What changes with each commit, and with what is checked out.
 const LOG: &str = ".git/logs/HEAD";
 

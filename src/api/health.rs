@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// The commit that this program was built from, or `unknown`.
-pub const COMMIT: &str = env!("TASKPACT_COMMIT");
+pub const COMMIT: &str = env!("BUILD_COMMIT");
 
 /// The operations that tell whether the server works.
 #[derive(Debug)]

@@ -33,9 +33,9 @@ mod user;
 
 /// What `--version` says: the version in the first line, then what was built, and what into it.
 const LONG_VERSION: &str = if cfg!(feature = "otlp") {
-    concat!(env!("CARGO_PKG_VERSION"), "\ncommit ", env!("TASKPACT_COMMIT"), "\nfeatures otlp")
+    concat!(env!("CARGO_PKG_VERSION"), "\ncommit ", env!("BUILD_COMMIT"), "\nfeatures otlp")
 } else {
-    concat!(env!("CARGO_PKG_VERSION"), "\ncommit ", env!("TASKPACT_COMMIT"), "\nfeatures none")
+    concat!(env!("CARGO_PKG_VERSION"), "\ncommit ", env!("BUILD_COMMIT"), "\nfeatures none")
 };
 
 /// A multi-user task API server whose OpenAPI contract is the product.
