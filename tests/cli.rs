@@ -174,6 +174,20 @@ async fn a_user_is_exported_and_erased() {
     assert!(in_file("of somebody else") && !in_file(secret), "it is still in the file");
 }
 
+#[test]
+fn taking_the_blocks_back_says_how_many_there_are() {
+    let here = tempdir().unwrap();
+    printed(here.path(), &["migrate", "up"], &[]);
+    let told = || complaint(here.path(), &["migrate", "down"], &[], 1);
+    assert!(!told().contains("blocks of users"), "there is none");
+    printed(here.path(), &["user", "block", "--user", "ann"], &[]);
+    assert!(told().contains("  blocks of users (1 rows), made by m20261126_000005_blocks"), "{}", told());
+    // Also somebody whom the database did not know: who was erased before does not come back.
+    let said = complaint(here.path(), &["user", "erase", "--user", "bob", "--yes", "--block"], &[], 1);
+    assert!(said.contains("there is no user `bob`"), "{said}");
+    assert!(told().contains("(2 rows)"), "{}", told());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_user_is_blocked_until_they_have_a_new_token_or_a_time_comes() {
     let here = tempdir().unwrap();

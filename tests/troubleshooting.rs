@@ -211,6 +211,10 @@ async fn tokens_are_refused_in_these_words() {
     issuer.answers(Answer::text("is down"));
     let server = Server::start(tempdir().unwrap().path(), &with_keys);
     said += &server.user("ann").with_token(&by(&known)).list("").await.is(503).detail();
+    let here = tempdir().unwrap();
+    let server = Server::start(here.path(), &[WITH_SECRET]);
+    printed(here.path(), &["user", "block", "--user", "ann"], &[]);
+    said += &server.user("ann").list("").await.is(401).detail();
     were_said("A token is refused", &said);
 }
 

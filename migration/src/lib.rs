@@ -39,6 +39,12 @@ pub fn tables_of(step: &str) -> &'static [&'static str] {
     }
 }
 
+/// What else goes with a step when it is taken back and can't be made anew: what it is, and which rows have it.
+#[must_use]
+pub fn values_of(step: &str) -> Option<(&'static str, &'static str)> {
+    (step == "m20261126_000005_blocks").then_some(("blocks of users", "users where tokens_from is not null"))
+}
+
 /// Text of up to 255 characters that somebody else has chosen, compared byte by byte: a user's id, a key.
 fn byte_string(name: impl IntoIden, backend: DbBackend) -> ColumnDef {
     let mut column = string_len(name, 255);

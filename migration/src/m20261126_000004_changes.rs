@@ -42,14 +42,6 @@ const CHANGES: &str = "tasks_changes";
 impl MigrationTrait for Migration {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         let backend = manager.get_database_backend();
-        let mut users = Table::alter();
-        users.table(Users::Table).add_column(big_integer(Users::SweptRevision).default(0));
-        manager.alter_table(users).await?;
-        // What was deleted before is not known, also if this was taken back and is applied again.
-        let mut swept = Query::update();
-        swept.table(Users::Table).value(Users::SweptRevision, Expr::col(Users::Revision));
-        manager.execute(swept).await?;
-
         let mut changes = Index::create();
         changes.name(CHANGES).table(Tasks::Table).col(Tasks::UserId).col(Tasks::Revision).col(Tasks::Id);
         manager.create_index(changes).await?;
@@ -84,7 +76,16 @@ impl MigrationTrait for Migration {
         // For the removal of the old ones.
         let mut age = Index::create();
         age.name("deleted_tasks_deleted_at").table(DeletedTasks::Table).col(DeletedTasks::DeletedAt);
-        manager.create_index(age).await
+        manager.create_index(age).await?;
+
+        // Last, because it keeps everybody waiting, and the index takes its time.
+        let mut users = Table::alter();
+        users.table(Users::Table).add_column(big_integer(Users::SweptRevision).default(0));
+        manager.alter_table(users).await?;
+        // What was deleted before is not known, also if this was taken back and is applied again.
+        let mut swept = Query::update();
+        swept.table(Users::Table).value(Users::SweptRevision, Expr::col(Users::Revision));
+        manager.execute(swept).await
     }
 
     async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {

@@ -89,7 +89,11 @@ fn until(text: &str) -> Result<DateTime<Utc>, &'static str> {
 /// What the database has of a user whom it knows.
 async fn belongings(store: &Store, user: &str, config: &Config) -> Result<Belongings, Failure> {
     let belongings = store.belongings(user).await.map_err(|error| database_failed(config, error))?;
-    belongings.ok_or_else(|| Failure::Other(format!("there is no user `{user}` in the database")))
+    belongings.ok_or_else(|| no_such_user(user))
+}
+
+fn no_such_user(user: &str) -> Failure {
+    Failure::Other(format!("there is no user `{user}` in the database"))
 }
 
 async fn block(store: &Store, user: &str, config: &Config, until: Option<DateTime<Utc>>) -> Result<(), Failure> {
@@ -106,7 +110,14 @@ async fn block(store: &Store, user: &str, config: &Config, until: Option<DateTim
 }
 
 async fn erase(store: &Store, user: &str, config: &Config, blocks: bool, yes: bool) -> Result<(), Failure> {
-    let Belongings { tasks, keys, deletions } = belongings(store, user, config).await?;
+    let known = store.belongings(user).await.map_err(|error| database_failed(config, error))?;
+    let Some(Belongings { tasks, keys, deletions }) = known else {
+        // Whoever was erased before is kept from coming back.
+        if blocks {
+            block(store, user, config, None).await?;
+        }
+        return Err(no_such_user(user));
+    };
     if !yes {
         confirm(&format!(
             "This deletes the user `{user}` for good, with {tasks} tasks, {keys} answers that are kept for repeats and the ids \

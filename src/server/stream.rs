@@ -67,7 +67,7 @@ impl Stream {
         let mut byte = [0];
         match self.inner.poll_peek(cx, &mut ReadBuf::new(&mut byte)) {
             Poll::Ready(Ok(0) | Err(_)) => self.peer.presence.leave(),
-            // The next request, or nothing yet; the connection is looked at again when something comes.
+            // The next request, behind which no end is seen, or nothing yet: it is looked at again when something comes.
             Poll::Ready(Ok(_)) | Poll::Pending => {}
         }
     }

@@ -28,8 +28,8 @@ use crate::{clock::Clock, config};
 const PAGES: i32 = 1_000;
 /// How long to wait for somebody else's lock before trying again.
 const PAUSE: Duration = Duration::from_millis(50);
-/// By how much versions and revisions are raised: more than anything is written between a backup and its restoration, and little
-/// enough for two thousand of them.
+/// By how much versions and revisions are raised at least: more than anything is written between a backup and its restoration, and
+/// little enough for a thousand of them.
 const JUMP: u32 = 1_000_000;
 /// What the names of a database's files end in: itself, its write-ahead log with the index of that, or its rollback journal.
 const PARTS: [&str; 4] = ["", "-wal", "-shm", "-journal"];
@@ -140,9 +140,15 @@ pub fn prepare_restoration(
 pub fn put_in_place(settings: &config::Database, restored: &Path) -> Result<Option<PathBuf>, BackupError> {
     let target = file(settings)?;
     let database = Connection::open(restored)?;
+    let now = chrono::DateTime::<chrono::Utc>::from(Clock.now());
+    // Another one each time: what comes after this restoration is not to be taken for what came after one before, of the same copy.
+    let (versions, time) = (i64::from(JUMP) + now.timestamp() % i64::from(JUMP), now.timestamp_micros());
     database.execute_batch(&format!(
-        "begin; update users set revision = revision + {JUMP}, swept_revision = revision + {JUMP}; \
-         update tasks set version = min(version + {JUMP}, 2147483647), revision = revision + {JUMP}; commit"
+        "begin; \
+         update tasks set version = min(version + {versions}, 2147483647), revision = revision + \
+           (select max({JUMP}, {time} - u.revision) from users u where u.id = tasks.user_id); \
+         update users set revision = max(revision + {JUMP}, {time}); \
+         update users set swept_revision = revision; commit"
     ))?;
     one_file(&database)?;
     drop(database);

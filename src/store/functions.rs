@@ -6,7 +6,7 @@
 //! whole or not at all.
 //!
 //! The functions are the session's own (`pg_temp`), made when it begins: they are always those of this version, and need no step in
-//! the schema's history. They do what `statements.rs` does in `create` and `change`, and take and give the same.
+//! the schema's history. They do what `statements.rs` does in `create`, `change` and `remove`, and take and give the same.
 //!
 //! [`Sets::Owner`]: crate::config::Sets::Owner
 

@@ -27,7 +27,7 @@ pub struct Step {
 pub struct Loss {
     /// The name of the step.
     pub step: String,
-    /// The tables that go with it, and how many rows each has.
+    /// The tables, and what else can't be made anew, that go with it, and how many rows each has.
     pub tables: Vec<(&'static str, u64)>,
 }
 
@@ -96,11 +96,14 @@ impl Store {
         let mut losses = Vec::new();
         for step in steps.iter().rev().filter(|step| step.applied).take(count as usize) {
             let mut tables = Vec::new();
-            for table in migration::tables_of(&step.name) {
-                let count = Statement::from_string(self.backend(), format!("select count(*) as rows from {table}"));
+            let values = migration::values_of(&step.name);
+            for (name, from) in migration::tables_of(&step.name).iter().map(|table| (*table, *table)).chain(values) {
+                let count = Statement::from_string(self.backend(), format!("select count(*) as rows from {from}"));
                 let row = self.upkeep.read.query_one_raw(count).await?;
-                let rows = row.map_or(Ok(0), |row| row.try_get_by_index::<i64>(0))?;
-                tables.push((*table, rows.unsigned_abs()));
+                let rows = row.map_or(Ok(0), |row| row.try_get_by_index::<i64>(0))?.unsigned_abs();
+                if name == from || rows > 0 {
+                    tables.push((name, rows));
+                }
             }
             losses.push(Loss { step: step.name.clone(), tables });
         }

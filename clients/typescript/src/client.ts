@@ -92,6 +92,8 @@ export interface Taskpact extends Client<paths> {
 const UNSHARED = { cache: "no-store" } as const;
 
 export function createTaskpact({ baseUrl, token, userId, fetch, ...retries }: TaskpactOptions): Taskpact {
+  // Else each request would fail as if there were no network.
+  if (!URL.canParse(baseUrl, globalThis.location?.href)) throw new TypeError(`\`baseUrl\` is no address: ${baseUrl}`);
   const tokens = new TokenStore(token);
   const send = authorizing(tokens, fetch);
   const client: Client<paths> = createClient<paths>({ baseUrl, fetch: retrying({ ...retries, fetch: send }) });

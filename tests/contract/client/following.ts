@@ -214,6 +214,8 @@ export const following: Record<string, (world: World) => Promise<void>> = {
       must(error instanceof ProblemError, `it is no ProblemError: ${error}`);
       same(error.response.status, status, "the status");
     };
+    const nowhere = (async () => createTaskpact({ baseUrl: "http://", token: "x" }))();
+    must(String(await rejection(nowhere, "an address that is none")).includes("`baseUrl`"), "it does not say what is wrong");
     const stale = [await world.staleToken(user), await world.staleToken(user, "2h")];
     await ends(createTaskpact({ baseUrl: world.url, token: () => stale.shift() }), 401);
     await ends(await clientOf(world, user, { userId: "somebody else" }), 403);
