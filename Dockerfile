@@ -13,10 +13,11 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry \
     find . -path ./target -prune -o -type f -exec touch {} + \
     && BUILD_COMMIT=$COMMIT cargo build --release --locked --bin taskpact --features "$FEATURES" \
     && install -D target/release/taskpact /image/usr/local/bin/taskpact
-# The loader and the libraries, each at its own path, and an empty folder for the data.
+# The loader and the libraries, each at its own path, and the folders for the data, of which only the last is the program's:
+# a copy that changes the owner changes that of the folders which it has to make, too.
 RUN ldd /image/usr/local/bin/taskpact | grep --only-matching '/[^ ]*' | xargs cp --parents --dereference --target-directory=/image \
     && install -D --mode=644 /etc/ssl/certs/ca-certificates.crt /image/etc/ssl/certs/ca-certificates.crt \
-    && mkdir /data
+    && mkdir --parents /image/var/lib/taskpact /data
 
 FROM scratch
 ARG VERSION="" COMMIT=""

@@ -24,7 +24,7 @@ citus:
 # Fuzz what reads requests, tokens and settings, for so many seconds each; needs cargo-fuzz
 fuzz seconds="60":
     cd fuzz && for target in requests tokens settings; do \
-        cargo fuzz run --dev --sanitizer none $target -- -max_total_time={{seconds}} -dict=words.dict || exit 1; done
+        cargo fuzz run --dev --sanitizer none $target -- -max_total_time={{ seconds }} -dict=words.dict || exit 1; done
 
 # Write the contract, and its rendition in OpenAPI 3.1
 spec:
@@ -113,7 +113,7 @@ image:
 
 # Make what a release hands out, in target/dist: the program, its manual, checksums, a bill of materials
 dist target=(arch() + "-unknown-linux-gnu"):
-    .ci/dist {{target}}
+    .ci/dist {{ target }}
 
 # Serve in containers, on PostgreSQL
 up:
