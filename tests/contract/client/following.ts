@@ -169,6 +169,8 @@ export const following: Record<string, (world: World) => Promise<void>> = {
     const user = "waits";
     const client = await clientOf(world, user, { baseUrl: world.url, timeoutMs: 500, attempts: 1 });
     const since = present((await client.changes()).data, "answer").next;
+    // The server has to see first that the device of the step before has left, and to log that.
+    await new Promise((resolve) => setTimeout(resolve, 1500));
     // And two that ask for the same don't wait for each other.
     const call = async () => same((await client.changes({ since, wait: 2 })).data?.next, since, "where it goes on");
     const met = await reached(world, async () => {
