@@ -568,6 +568,45 @@ async fn probes_leave_a_database_alone_that_was_used_well() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_database_is_asked_once_a_second_for_all_who_wait_and_never_while_nobody_does() {
+    let here = tempdir().unwrap();
+    let Some(database) = private(|_| {}, &[]) else { return };
+    let link = Link::with(database.port, Duration::ZERO).await;
+    let url = format!("postgres://taskpact@127.0.0.1:{}/postgres", link.port);
+    let server = Server::on(here.path(), &url, &[("TASKPACT_DATABASE__READINESS", "last_use")]);
+    let users: Vec<_> = (0..20).map(|n| server.user(&format!("user-{n}"))).collect();
+    let mut places = Vec::new();
+    for user in &users {
+        user.create("t").await;
+        let told = user.changes("").await.is(200).json();
+        places.push(format!("?wait=4&since={}", told["next"].as_str().unwrap()));
+    }
+    let within = async |secs| {
+        let before = link.trips();
+        tokio::time::sleep(Duration::from_secs(secs)).await;
+        link.trips() - before
+    };
+    let waiting = at_once(20, |n| {
+        let (user, place) = (users[n].clone(), places[n].clone());
+        async move { user.changes(&place).await }
+    });
+    let watched = async {
+        // Until all of them wait.
+        tokio::time::sleep(Duration::from_millis(900)).await;
+        within(2).await
+    };
+    let (replies, trips) = tokio::join!(waiting, watched);
+    for reply in replies {
+        assert_eq!(reply.is(200).json()["tasks"], json!([]));
+    }
+    // Each question is three round trips at most, as the pool pings before and after. One for each who waits would be forty.
+    assert!((1..=9).contains(&trips), "{trips} round trips in two seconds");
+    // What was asked while they left.
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    assert_eq!(within(3).await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn requests_that_take_too_long_are_no_good_use() {
     let here = tempdir().unwrap();
     let Some(database) = private(|_| {}, &[]) else { return };

@@ -114,6 +114,7 @@ fn is_as_the_page_says(start: impl FnOnce([u16; 2]) -> Proxy) {
             ("TASKPACT_SERVER__PORT", &port.to_string()),
             ("TASKPACT_SERVER__DRAIN_DELAY_SECS", "3"),
             ("TASKPACT_LIMITS__TRUSTED_PROXIES", "127.0.0.1"),
+            ("TASKPACT_CHANGES__MAX_WAITING_PER_USER", "1"),
         ];
         Server::start(here.path(), &settings)
     };
@@ -121,6 +122,12 @@ fn is_as_the_page_says(start: impl FnOnce([u16; 2]) -> Proxy) {
     let mut proxy = start(ports);
     proxy.wait();
     assert_eq!(proxy.call("ann", &[]), "200 2 application/json max-age=31536000");
+    // Who hangs up waits for no change any more: there is one place on each server, and three callers.
+    for _ in 0..3 {
+        let given_up = proxy.call("ann", &["--max-time", "1", "--request-target", "/api/ann/changes?wait=30"]);
+        assert!(given_up.contains("timed out"), "{given_up}");
+        sleep(Duration::from_millis(500));
+    }
 
     let (stop, proxy) = (AtomicBool::new(false), &proxy);
     let started = Instant::now();

@@ -316,6 +316,23 @@ async fn so_many_wait_and_no_more() {
     assert!(took >= Duration::from_secs(1), "{took:?}");
 }
 
+/// Each has a connection: the other half is for those who ask for something else.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_more_wait_than_half_of_the_connections_that_have_a_place() {
+    let app = TestApp::start_with(BACKEND, json!({"server": {"max_connections": 8}})).await;
+    let waiting: Vec<_> = (0..4)
+        .map(|_| {
+            let user = app.new_user();
+            tokio::spawn(async move { user.changes("?wait=3").await })
+        })
+        .collect();
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    app.new_user().changes("?wait=3").await.is_problem(503, "unavailable");
+    for one in waiting {
+        one.await.unwrap().is(200);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_user_that_is_waited_for_can_be_erased() {
     let app = app().await;
