@@ -40,7 +40,7 @@ impl Changes {
 
 impl Example for Changes {
     fn example() -> Self {
-        let next = Since { revision: 1_795_716_191_048_213, deletions: 1_795_716_191_048_213, ..Since::start("") };
+        let next = Since::start("").end(1_795_716_191_048_213);
         Self { tasks: vec![Task::example()], deleted: vec![DeletedTask::example()], next, has_more: false }
     }
 }
@@ -88,10 +88,10 @@ impl Since {
         Self { revision: -1, id: Uuid::max(), deletions: -1, user: Self::hash(user_id) }
     }
 
-    /// Everything up to this revision is known.
+    /// The same user's, with everything up to this revision known.
     #[must_use]
-    pub fn end(user_id: &str, revision: i64) -> Self {
-        Self { revision, deletions: revision, ..Self::start(user_id) }
+    pub fn end(self, revision: i64) -> Self {
+        Self { revision, id: Uuid::max(), deletions: revision, ..self }
     }
 
     /// The same with tasks known up to this one, at its revision.
@@ -175,8 +175,8 @@ mod tests {
     fn a_place_is_what_it_is_written_as_and_nothing_else_is_one() {
         let places = [
             Since::start("ann"),
-            Since::end("bob", 1_795_716_191_048_213),
-            Since { id: Uuid::from_u128(7), deletions: i64::MAX, ..Since::end("", 3) },
+            Since::start("bob").end(1_795_716_191_048_213),
+            Since { id: Uuid::from_u128(7), deletions: i64::MAX, ..Since::start("").end(3) },
         ];
         for place in places {
             let text = place.write();
@@ -192,7 +192,7 @@ mod tests {
 
     #[test]
     fn a_place_is_one_users() {
-        assert!(Since::end("ann", 3).is_of("ann"));
-        assert!(!Since::end("ann", 3).is_of("bob"));
+        assert!(Since::start("ann").end(3).is_of("ann"));
+        assert!(!Since::start("ann").end(3).is_of("bob"));
     }
 }

@@ -8,7 +8,6 @@ use uuid::Uuid;
 
 use super::NO_REVISION;
 use crate::{
-    auth::Owner,
     changes::{Changes, DeletedTask, Since},
     problem::Fault,
     task::{Task, TaskId},
@@ -80,11 +79,11 @@ pub(super) struct Told {
 }
 
 impl Found {
-    /// What `owner` is told.
+    /// What the owner is told.
     ///
     /// # Errors
     /// [`Fault::ChangesExpired`]
-    pub(super) fn tell(self, owner: &Owner, asked: &Following) -> Result<Told, Fault> {
+    pub(super) fn tell(self, asked: &Following) -> Result<Told, Fault> {
         let Self { user, mut entries } = self;
         let since = asked.since;
         let (revision, swept) = user.unwrap_or((NO_REVISION, NO_REVISION));
@@ -106,9 +105,9 @@ impl Found {
         entries.truncate(asked.limit.into());
         let next = match entries.last().filter(|_| has_more).map(Entry::place) {
             // What was deleted before the reader began is none of its business.
-            Some((of, id)) if since.is_start() => Since::end(owner.id(), revision).at(of, id),
+            Some((of, id)) if since.is_start() => since.end(revision).at(of, id),
             Some((of, id)) => since.at(of, id),
-            None => Since::end(owner.id(), revision),
+            None => since.end(revision),
         };
         let (mut tasks, mut deleted) = (Vec::new(), Vec::new());
         for entry in entries {

@@ -73,6 +73,20 @@ pub(super) enum Request {
     Remove(Remove),
 }
 
+/// The same of a request of any kind.
+macro_rules! of_each {
+    ($request:expr, $asked:ident => $what:expr) => {
+        match $request {
+            Request::Get($asked) => $what,
+            Request::List($asked) => $what,
+            Request::Changes($asked) => $what,
+            Request::Create($asked) => $what,
+            Request::Change($asked) => $what,
+            Request::Remove($asked) => $what,
+        }
+    };
+}
+
 /// Of one kind are those that one statement can serve together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -130,49 +144,21 @@ impl Request {
     }
 
     pub(super) fn owner(&self) -> &Owner {
-        match self {
-            Self::Get(asked) => &asked.owner,
-            Self::List(asked) => &asked.owner,
-            Self::Changes(asked) => &asked.owner,
-            Self::Create(asked) => &asked.owner,
-            Self::Change(asked) => &asked.owner,
-            Self::Remove(asked) => &asked.owner,
-        }
+        of_each!(self, asked => &asked.owner)
     }
 
     pub(super) fn since(&self) -> Instant {
-        match self {
-            Self::Get(asked) => asked.since,
-            Self::List(asked) => asked.since,
-            Self::Changes(asked) => asked.since,
-            Self::Create(asked) => asked.since,
-            Self::Change(asked) => asked.since,
-            Self::Remove(asked) => asked.since,
-        }
+        of_each!(self, asked => asked.since)
     }
 
     /// Where it is noted when it has its turn, if it is.
     pub(super) fn turn(&self) -> Option<&Turn> {
-        match self {
-            Self::Get(asked) => asked.turn.as_deref(),
-            Self::List(asked) => asked.turn.as_deref(),
-            Self::Changes(asked) => asked.turn.as_deref(),
-            Self::Create(asked) => asked.turn.as_deref(),
-            Self::Change(asked) => asked.turn.as_deref(),
-            Self::Remove(asked) => asked.turn.as_deref(),
-        }
+        of_each!(self, asked => asked.turn.as_deref())
     }
 
     /// Whether nobody waits for the answer any more.
     pub(super) fn is_abandoned(&self) -> bool {
-        match self {
-            Self::Get(asked) => asked.is_abandoned(),
-            Self::List(asked) => asked.is_abandoned(),
-            Self::Changes(asked) => asked.is_abandoned(),
-            Self::Create(asked) => asked.is_abandoned(),
-            Self::Change(asked) => asked.is_abandoned(),
-            Self::Remove(asked) => asked.is_abandoned(),
-        }
+        of_each!(self, asked => asked.is_abandoned())
     }
 
     /// How much it adds to what one statement gives back, in rows.
@@ -231,14 +217,7 @@ impl Request {
 
     /// Answers that it failed.
     pub(super) fn fail(self, fault: Fault) {
-        match self {
-            Self::Get(asked) => asked.answer(Err(fault)),
-            Self::List(asked) => asked.answer(Err(fault)),
-            Self::Changes(asked) => asked.answer(Err(fault)),
-            Self::Create(asked) => asked.answer(Err(fault)),
-            Self::Change(asked) => asked.answer(Err(fault)),
-            Self::Remove(asked) => asked.answer(Err(fault)),
-        }
+        of_each!(self, asked => asked.answer(Err(fault)));
     }
 }
 

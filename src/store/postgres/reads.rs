@@ -126,8 +126,7 @@ impl Postgres {
         text: &'static str,
         lists: impl Iterator<Item = &List>,
     ) -> Result<Vec<Read>, Failed> {
-        // Who asks for the same is given the same.
-        // Whether they may have it, each one's token decides.
+        // Who asks for the same is given the same. Whether they may have it, each one's token decides.
         let (mut asked, mut places) = (Vec::new(), Vec::new());
         let mut known = HashMap::new();
         for list in lists {
@@ -209,7 +208,7 @@ impl Postgres {
         }
         let told = |((follow, found), tokens_from): ((&&Follow, Found), Option<i64>)| {
             let is_blocked = is_blocked(&follow.owner, tokens_from);
-            if is_blocked { Read::Blocked } else { Read::Changes(found.tell(&follow.owner, &follow.work)) }
+            if is_blocked { Read::Blocked } else { Read::Changes(found.tell(&follow.work)) }
         };
         Ok(all.iter().zip(found).zip(tokens_from).map(told).collect())
     }

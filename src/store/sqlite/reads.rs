@@ -39,7 +39,7 @@ pub(super) fn read(connection: &mut Connection, requests: Vec<Request>) {
             }
             Request::Changes(follow) => {
                 let found = changes(connection, &follow.owner, &follow.work);
-                let told = found.map_err(fault).and_then(|found| found.tell(&follow.owner, &follow.work));
+                let told = found.map_err(fault).and_then(|found| found.tell(&follow.work));
                 follow.answer(told);
             }
             other => other.fail(Fault::defect("it does not read")),
