@@ -20,16 +20,22 @@ pub(super) fn definitions() -> String {
 }
 
 pub(super) fn call_create(waits: Waits, has_keys: bool) -> String {
-    let keys = if has_keys { "$8, $9, $10" } else { "null, null, null" };
-    format!("select * from pg_temp.taskpact_create($1, $2, $3, $4, $5, $6, $7, {keys}, {})", waits == Waits::ForOwner)
+    let keys = if has_keys { "$10, $11, $12" } else { "null, null, null" };
+    format!(
+        "select * from pg_temp.taskpact_create($1, $2, $3, $4, $5, $6, $7, $8, $9, {keys}, {})",
+        waits == Waits::ForOwner
+    )
 }
 
 pub(super) fn call_change(waits: Waits) -> String {
-    format!("select * from pg_temp.{}($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)", name("change", waits))
+    format!(
+        "select * from pg_temp.{}($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)",
+        name("change", waits)
+    )
 }
 
 pub(super) fn call_remove(waits: Waits) -> String {
-    format!("select * from pg_temp.{}($1, $2, $3, $4, $5)", name("remove", waits))
+    format!("select * from pg_temp.{}($1, $2, $3, $4, $5, $6, $7)", name("remove", waits))
 }
 
 fn name(what: &str, waits: Waits) -> String {
@@ -43,8 +49,8 @@ fn name(what: &str, waits: Waits) -> String {
 fn create() -> String {
     format!(
         "create or replace function pg_temp.taskpact_create( \
-           owners text[], ids uuid[], titles text[], descriptions text[], completions timestamptz[], \
-           times timestamptz[], issued int8[], keys text[], fingerprints bytea[], answers text[], waits bool \
+           owners text[], int8[], issued int8[], text[], ids uuid[], titles text[], descriptions text[], \
+           completions timestamptz[], times timestamptz[], keys text[], fingerprints bytea[], answers text[], waits bool \
          ) returns table ( \
            n int8, of_owner text, of_id uuid, stored_fingerprint bytea, stored_answer text, is_blocked bool \
          ) \
@@ -112,8 +118,8 @@ fn create() -> String {
 fn change(waits: Waits) -> String {
     format!(
         "create or replace function pg_temp.{name}( \
-           owners text[], ids uuid[], text[], text[], bool[], text[], int2[], bool[], timestamptz[], \
-           issued int8[], keys text[], fingerprints bytea[] \
+           owners text[], int8[], issued int8[], text[], ids uuid[], text[], text[], bool[], text[], int2[], bool[], \
+           timestamptz[], keys text[], fingerprints bytea[] \
          ) returns table ( \
            n int8, outcome int2, user_id text, id uuid, title text, description text, completed_at timestamptz, \
            created_at timestamptz, updated_at timestamptz, version int4, fingerprint bytea, answer text \
@@ -158,7 +164,9 @@ fn change(waits: Waits) -> String {
 /// The parameters are those of `statements::remove`.
 fn remove(waits: Waits) -> String {
     format!(
-        "create or replace function pg_temp.{name}(owners text[], uuid[], text[], int8[], timestamptz[]) returns table ( \
+        "create or replace function pg_temp.{name}( \
+           owners text[], int8[], int8[], text[], uuid[], text[], timestamptz[] \
+         ) returns table ( \
            n int8, outcome int2, user_id text, id uuid, title text, description text, completed_at timestamptz, \
            created_at timestamptz, updated_at timestamptz, version int4 \
          ) language plpgsql as $body$ \

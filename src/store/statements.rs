@@ -10,6 +10,9 @@
 //! The statements that write lock the owners' rows first, in order of their ids, so that sets can't deadlock and revisions
 //! are in the order of the commits. What somebody else has locked is left out (`skip locked`): it delays only its own
 //! request, which is then tried alone, by a statement that waits for the owner. None waits for a task while it has the owner.
+//! They begin with the same parameters: $1 owners, $2 places (the request's among those of its owner, from 1), $3 when the tokens
+//! were issued, $4 the owners, each once and in order of their ids. A change's revision is its owner's before the set plus the
+//! request's place, so that nothing has to be counted or sorted; one that changes nothing leaves a gap.
 //!
 //! Where a set has one owner only ([`Sets::Owner`]), each table is narrowed to that one by a constant as well: an engine that keeps
 //! owners on different machines (Citus) finds the machine by it, and hands the statement over as a whole. It does not hand over a
@@ -130,17 +133,52 @@ pub(super) fn changes(sets: Sets) -> String {
     )
 }
 
-/// The owners of the set, locked, in order of their ids.
-fn locked_owners(waits: Waits, sets: Sets) -> String {
-    let (how, timeout) = match waits {
-        Waits::No => (" skip locked", SET_LOCK_TIMEOUT_MS),
-        Waits::ForOwner => ("", super::LOCK_TIMEOUT_MS),
+/// The requests of a set: what is the same for all that write, and the columns that come after it, from $5 on.
+fn input(columns: &[(&str, &str)]) -> String {
+    let (mut arrays, mut names) = (String::new(), String::new());
+    for (n, (name, sort)) in [("user_id", "text"), ("place", "int8"), ("issued", "int8")].iter().enumerate() {
+        arrays += &format!("(select ${}::{sort}[]), ", n + 1);
+        names += &format!("{name}, ");
+    }
+    for (n, (name, sort)) in columns.iter().enumerate() {
+        arrays += &format!("(select ${}::{sort}[]), ", n + 5);
+        names += &format!("{name}, ");
+    }
+    let arrays = arrays.trim_end_matches(", ");
+    format!("input as materialized (select * from unnest({arrays}) with ordinality as i ({names}n))")
+}
+
+/// Sets how long the statement waits for a lock. It lasts until the end of the transaction, which is this statement: it needs no
+/// session of its own.
+fn limited(waits: Waits) -> String {
+    let timeout = match waits {
+        Waits::No => SET_LOCK_TIMEOUT_MS,
+        Waits::ForOwner => super::LOCK_TIMEOUT_MS,
     };
-    // The time-out lasts until the end of the transaction, which is this statement: it needs no session of its own.
+    format!("(select set_config('lock_timeout', '{timeout}', true) as lock_timeout) limited")
+}
+
+/// The owners of the set, locked, in order of their ids. The look-up depends on the limit, so that the limit comes first.
+fn locked_owners(waits: Waits, sets: Sets) -> String {
+    let how = if waits == Waits::No { " skip locked" } else { "" };
     format!(
         "owner as materialized ( \
-           select u.id, u.tokens_from from users u, (select set_config('lock_timeout', '{timeout}', true)) limited \
-           where u.id = any ((select $1::text[])::text[]){} order by u.id for no key update of u{how} \
+           select u.* from {limited}, unnest((select $4::text[])) o (id) cross join lateral ( \
+             select u.id, u.revision, u.tokens_from from users u \
+             where u.id = o.id{mine} and limited.lock_timeout is not null for no key update{how} \
+           ) u \
+         )",
+        limited = limited(waits),
+        mine = mine(sets, "u.id")
+    )
+}
+
+/// Raises the revisions of the owners to the highest that a row of `changes` has.
+fn bumped(changes: &str, sets: Sets) -> String {
+    format!(
+        "bumped as ( \
+           update users u set revision = c.revision \
+           from (select user_id, max(revision) as revision from {changes} group by user_id) c where u.id = c.user_id{} \
          )",
         mine(sets, "u.id")
     )
@@ -159,8 +197,8 @@ fn stored(sets: Sets) -> String {
     )
 }
 
-/// $1 owners, $2 ids, $3 titles, $4 descriptions, $5 times of completion, $6 times, $7 when the tokens were issued;
-/// if some have keys, $8 keys, $9 fingerprints, $10 answers.
+/// After the first four: $5 ids, $6 titles, $7 descriptions, $8 times of completion, $9 times; if some have keys, $10 keys,
+/// $11 fingerprints, $12 answers.
 ///
 /// A row for each request: the owner and the id of the task that was made; or the fingerprint and the answer that are stored;
 /// or neither, if the request was left out; and whether that is because it is blocked.
@@ -168,19 +206,22 @@ pub(super) fn create(waits: Waits, has_keys: bool, sets: Sets) -> String {
     if sets == Sets::Owner {
         return functions::call_create(waits, has_keys);
     }
-    let (keys, key_names) = if has_keys {
-        (", (select $8::text[]), (select $9::bytea[]), (select $10::text[])", ", key, fingerprint, answer")
-    } else {
-        ("", "")
-    };
+    let mut columns = vec![
+        ("id", "uuid"),
+        ("title", "text"),
+        ("description", "text"),
+        ("completed_at", "timestamptz"),
+        ("at", "timestamptz"),
+    ];
     let (stored, not_stored, keyed, of_stored, join_stored) = if has_keys {
+        columns.extend([("key", "text"), ("fingerprint", "bytea"), ("answer", "text")]);
         (
             format!("{}, ", stored(sets)),
             "and not exists (select 1 from stored s where s.n = i.n)",
             ", keyed as ( \
                insert into idempotency_keys (user_id, key, fingerprint, answer, created_at) \
-               select f.user_id, f.key, f.fingerprint, f.answer, now() from fresh f \
-               join bumped b on b.id = f.user_id where f.key is not null \
+               select i.user_id, i.key, i.fingerprint, i.answer, now() \
+               from input i join made m on m.user_id = i.user_id and m.id = i.id where i.key is not null \
              )",
             "s.fingerprint, s.answer",
             "left join stored s on s.n = i.n",
@@ -188,50 +229,37 @@ pub(super) fn create(waits: Waits, has_keys: bool, sets: Sets) -> String {
     } else {
         (String::new(), "", "", "null::bytea, null::text", "")
     };
-    let bumped = match waits {
-        Waits::No => format!(
-            "{}, {stored}fresh as materialized ( \
-               select i.*, row_number() over (partition by i.user_id order by i.n) \
-                         - count(*) over (partition by i.user_id) as behind \
-               from input i join owner o on o.id = i.user_id where ({IS_BLOCKED_NOW}) is not true {not_stored} \
-             ), bumped as ( \
-               update users u set revision = u.revision + c.changes \
-               from (select user_id, count(*) as changes from fresh group by user_id) c \
-               where u.id = c.user_id returning u.id, u.revision \
-             )",
-            locked_owners(waits, sets)
-        ),
+    let (owner, bumped) = match waits {
+        Waits::No => (locked_owners(waits, sets), format!(", {}", bumped("made", sets))),
         // One request, whose owner may have no row yet. Its first revision is the time: whoever is erased and comes again
         // does not come to the same revisions again, and what was deleted before is not remembered.
-        Waits::ForOwner => format!(
-            "{stored}fresh as materialized ( \
-               select i.*, 0 as behind from input i, (select set_config('lock_timeout', '{}', true)) limited \
-               where not {} {not_stored} \
-             ), bumped as ( \
-               insert into users as u (id, revision, swept_revision) \
-               select f.user_id, c.time, c.time \
-               from fresh f, (select (extract(epoch from clock_timestamp()) * 1000000)::int8 as time) c \
-               on conflict (id) do update set revision = u.revision + 1 \
-               where (u.tokens_from > ($7::int8[])[1]) is not true returning u.id, u.revision \
-             )",
-            super::LOCK_TIMEOUT_MS,
-            is_blocked(sets),
+        Waits::ForOwner => (
+            format!(
+                "owner as ( \
+                   insert into users as u (id, revision, swept_revision) \
+                   select i.user_id, c.time, c.time \
+                   from input i, (select (extract(epoch from clock_timestamp()) * 1000000)::int8 as time) c, {} \
+                   where not {} {not_stored} \
+                   on conflict (id) do update set revision = u.revision + 1 \
+                   where (u.tokens_from > ($3::int8[])[1]) is not true \
+                   returning u.id, u.revision - 1 as revision, u.tokens_from \
+                 )",
+                limited(waits),
+                is_blocked(sets),
+            ),
+            String::new(),
         ),
     };
     format!(
-        "with input as materialized ( \
-           select * from unnest((select $1::text[]), (select $2::uuid[]), (select $3::text[]), \
-                                (select $4::text[]), (select $5::timestamptz[]), (select $6::timestamptz[]), \
-                                (select $7::int8[]){keys}) \
-           with ordinality as i (user_id, id, title, description, completed_at, at, issued{key_names}, n) \
-         ), {bumped}, made as ( \
+        "with {input}, {stored}{owner}, made as ( \
            insert into tasks ({COLUMNS}, revision) \
-           select f.user_id, f.id, f.title, f.description, f.completed_at, f.at, f.at, 1, b.revision + f.behind \
-           from fresh f join bumped b on b.id = f.user_id \
-           returning user_id, id \
-         ){keyed} \
+           select i.user_id, i.id, i.title, i.description, i.completed_at, i.at, i.at, 1, o.revision + i.place \
+           from input i join owner o on o.id = i.user_id where ({IS_BLOCKED_NOW}) is not true {not_stored} \
+           returning user_id, id, revision \
+         ){bumped}{keyed} \
          select i.n, m.user_id, m.id, {of_stored}, m.id is null and {is_blocked} from input i \
          left join made m on m.user_id = i.user_id and m.id = i.id {join_stored}",
+        input = input(&columns),
         is_blocked = is_blocked(sets),
     )
 }
@@ -271,19 +299,22 @@ pub(super) mod outcome {
     pub(in crate::store) const BLOCKED: i16 = 6;
 }
 
-/// The tasks of the set that are to be changed, locked. What is locked already, or blocked, is left out.
+/// The tasks of the set that are to be changed, locked, and the revisions that they are to have. What is locked already, or
+/// blocked, is left out.
 fn targets(columns_of_input: &str, condition: &str, sets: Sets) -> String {
     format!(
         "target as materialized ( \
-           select i.n, i.expected{columns_of_input}, t.* \
-           from input i join owner o on o.id = i.user_id join tasks t on t.user_id = i.user_id and t.id = i.id{} \
-           where ({IS_BLOCKED_NOW}) is not true {condition} for update of t skip locked \
+           select i.n, i.expected{columns_of_input}, o.revision + i.place as new_revision, t.* \
+           from input i join owner o on o.id = i.user_id cross join lateral ( \
+             select {} from tasks t where t.user_id = i.user_id and t.id = i.id{} for update skip locked \
+           ) t where ({IS_BLOCKED_NOW}) is not true {condition} \
          )",
+        columns("t"),
         mine(sets, "t.user_id")
     )
 }
 
-const IS_EXPECTED: &str = "(expected is null or version = any (expected::int[]))";
+const IS_EXPECTED: &str = "(m.expected is null or m.version = any (m.expected::int[]))";
 
 fn decided(done: &str, stored: &str, sets: Sets) -> String {
     use outcome::{BLOCKED, DONE, LOCKED, MISMATCH, MISSING, STORED};
@@ -297,18 +328,27 @@ fn decided(done: &str, stored: &str, sets: Sets) -> String {
     )
 }
 
-/// $1 owners, $2 ids, $3 expected versions (as arrays' texts; null for any), $4 titles, $5 whether the description is set, $6
-/// descriptions, $7 completions, $8 whether it always counts as a change, $9 times, $10 when the tokens were issued; if some
-/// have keys, $11 keys and $12 fingerprints.
+/// After the first four: $5 ids, $6 expected versions (as arrays' texts; null for any), $7 titles, $8 whether the description is
+/// set, $9 descriptions, $10 completions, $11 whether it always counts as a change, $12 times; if some have keys, $13 keys
+/// and $14 fingerprints.
 ///
 /// A row for each request: the [`outcome`], the task, the fingerprint and the answer.
 pub(super) fn change(waits: Waits, has_keys: bool, sets: Sets) -> String {
     if has_keys && sets == Sets::Owner {
         return functions::call_change(waits);
     }
-    let (keys, key_names) =
-        if has_keys { (", (select $11::text[]), (select $12::bytea[])", ", key, fingerprint") } else { ("", "") };
+    let mut columns_of_input = vec![
+        ("id", "uuid"),
+        ("expected", "text"),
+        ("new_title", "text"),
+        ("describes", "bool"),
+        ("new_description", "text"),
+        ("completion", "int2"),
+        ("always", "bool"),
+        ("at", "timestamptz"),
+    ];
     let (stored, not_stored, of_key, keyed, of_stored, join_stored, is_stored) = if has_keys {
+        columns_of_input.extend([("key", "text"), ("fingerprint", "bytea")]);
         (
             format!("{}, ", stored(sets)),
             "and not exists (select 1 from stored s where s.n = i.n)",
@@ -341,21 +381,7 @@ pub(super) fn change(waits: Waits, has_keys: bool, sets: Sets) -> String {
         .collect::<Vec<_>>()
         .join(", ");
     format!(
-        "with input as materialized ( \
-           select * from unnest((select $1::text[]), (select $2::uuid[]), (select $3::text[]), (select $4::text[]), \
-                                (select $5::bool[]), (select $6::text[]), (select $7::int2[]), (select $8::bool[]), \
-                                (select $9::timestamptz[]), (select $10::int8[]){keys}) \
-           with ordinality as i (user_id, id, expected, new_title, describes, new_description, completion, always, \
-                                 at, issued{key_names}, n) \
-         ), {owners}, {stored}{targets}, matched as materialized ( \
-           select *, count(*) filter (where changes) over (partition by user_id order by n) \
-                   - count(*) filter (where changes) over (partition by user_id) as behind \
-           from target where {IS_EXPECTED} \
-         ), bumped as ( \
-           update users u set revision = u.revision + c.changes \
-           from (select user_id, count(*) as changes from matched where changes group by user_id) c \
-           where u.id = c.user_id{my_user} returning u.id, u.revision \
-         ), changed as ( \
+        "with {input}, {owners}, {stored}{targets}, changed as ( \
            update tasks t set \
              title = coalesce(m.new_title, t.title), \
              description = case when m.describes then m.new_description else t.description end, \
@@ -365,23 +391,23 @@ pub(super) fn change(waits: Waits, has_keys: bool, sets: Sets) -> String {
                                  else case when t.completed_at is null then greatest(m.at, t.created_at) end end, \
              updated_at = case when m.changes then greatest(t.updated_at, m.at) else t.updated_at end, \
              version = t.version + m.changes::int, \
-             revision = case when m.changes then b.revision + m.behind else t.revision end \
-           from matched m left join bumped b on b.id = m.user_id \
-           where t.user_id = m.user_id and t.id = m.id{my_tasks} \
-           returning m.n{returned_key}, {of_changed} \
-         ){keyed} \
+             revision = case when m.changes then m.new_revision else t.revision end \
+           from target m where t.user_id = m.user_id and t.id = m.id{my_tasks} and {IS_EXPECTED} \
+           returning m.n, m.changes, t.revision{returned_key}, {of_changed} \
+         ), {bumped}{keyed} \
          select i.n, {outcome} as outcome, {of_task}, {of_stored} \
          from input i {join_stored} left join changed c on c.n = i.n left join target g on g.n = i.n",
+        input = input(&columns_of_input),
         owners = locked_owners(waits, sets),
         targets = targets(&of_input, not_stored, sets),
         of_changed = columns("t"),
+        bumped = bumped("changed where changes", sets),
         outcome = decided("c.n is not null", is_stored, sets),
-        my_user = mine(sets, "u.id"),
         my_tasks = mine(sets, "t.user_id"),
     )
 }
 
-/// $1 owners, $2 ids, $3 expected versions (as arrays' texts; null for any), $4 when the tokens were issued, $5 times.
+/// After the first four: $5 ids, $6 expected versions (as arrays' texts; null for any), $7 times.
 ///
 /// A row for each request: the [`outcome`], and the task if it is of another version.
 pub(super) fn remove(waits: Waits, sets: Sets) -> String {
@@ -390,8 +416,7 @@ pub(super) fn remove(waits: Waits, sets: Sets) -> String {
     }
     remove_and(
         ", noted as ( \
-           insert into deleted_tasks (user_id, revision, id, deleted_at) \
-           select m.user_id, b.revision + m.behind, m.id, m.at from matched m join bumped b on b.id = m.user_id \
+           insert into deleted_tasks (user_id, revision, id, deleted_at) select user_id, revision, id, at from gone \
          )",
         "",
         waits,
@@ -401,38 +426,24 @@ pub(super) fn remove(waits: Waits, sets: Sets) -> String {
 
 /// The same, but for what is to be remembered of it: the function that does that is given the revision and the time.
 pub(super) fn remove_only(waits: Waits) -> String {
-    remove_and("", ", b.revision + m.behind as revision, i.at", waits, Sets::Owner)
+    remove_and("", ", c.revision, i.at", waits, Sets::Owner)
 }
 
 fn remove_and(noted: &str, returned: &str, waits: Waits, sets: Sets) -> String {
-    let join_matched = if returned.is_empty() {
-        ""
-    } else {
-        " left join matched m on m.n = i.n left join bumped b on b.id = m.user_id"
-    };
     format!(
-        "with input as materialized ( \
-           select * from unnest((select $1::text[]), (select $2::uuid[]), (select $3::text[]), (select $4::int8[]), \
-                                (select $5::timestamptz[])) \
-           with ordinality as i (user_id, id, expected, issued, at, n) \
-         ), {owners}, {targets}, matched as materialized ( \
-           select *, row_number() over (partition by user_id order by n) \
-                   - count(*) over (partition by user_id) as behind \
-           from target where {IS_EXPECTED} \
-         ), bumped as ( \
-           update users u set revision = u.revision + c.changes \
-           from (select user_id, count(*) as changes from matched group by user_id) c \
-           where u.id = c.user_id{my_user} returning u.id, u.revision \
-         ), gone as ( \
-           delete from tasks t using matched m where t.user_id = m.user_id and t.id = m.id{my_tasks} returning m.n \
-         ){noted} \
+        "with {input}, {owners}, {targets}, gone as ( \
+           delete from tasks t using target m \
+           where t.user_id = m.user_id and t.id = m.id{my_tasks} and {IS_EXPECTED} \
+           returning m.n, m.user_id, m.id, m.new_revision as revision, m.at \
+         ), {bumped}{noted} \
          select i.n, {outcome} as outcome, {of_target}{returned} \
-         from input i left join gone c on c.n = i.n left join target g on g.n = i.n{join_matched}",
+         from input i left join gone c on c.n = i.n left join target g on g.n = i.n",
+        input = input(&[("id", "uuid"), ("expected", "text"), ("at", "timestamptz")]),
         owners = locked_owners(waits, sets),
         targets = targets(", i.at", "", sets),
+        bumped = bumped("gone", sets),
         outcome = decided("c.n is not null", "false", sets),
         of_target = columns("g"),
-        my_user = mine(sets, "u.id"),
         my_tasks = mine(sets, "t.user_id"),
     )
 }

@@ -1,6 +1,7 @@
 //! Sets of requests that write.
 
 use std::{
+    collections::BTreeMap,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -161,13 +162,12 @@ impl Postgres {
             return self.created(link, &self.texts.create_one, arguments, waits, &all).await;
         }
         let arguments = arguments(|to| {
-            to.add(owners(requests))?;
+            add_owners(to, requests)?;
             to.add(column(&all, |create| create.work.task.id.0))?;
             to.add(column(&all, |create| &*create.work.task.title.0))?;
             to.add(column(&all, |create| create.work.task.description.as_ref().map(|text| &*text.0)))?;
             to.add(column(&all, |create| create.work.task.completed_at.map(time)))?;
             to.add(column(&all, |create| time(create.work.task.created_at)))?;
-            to.add(issued(requests))?;
             if has_keys {
                 add_keys(to, requests)?;
                 let answer = |create: &&Create| serde_json::to_string(&create.work.task).expect("a task is plain data");
@@ -203,7 +203,7 @@ impl Postgres {
         let all: Vec<&Change> = requests.iter().filter_map(Request::as_change).collect();
         let has_keys = have_keys(requests);
         let arguments = arguments(|to| {
-            to.add(owners(requests))?;
+            add_owners(to, requests)?;
             to.add(column(&all, |change| change.work.id.0))?;
             to.add(column(&all, |change| expected(&change.work.expected)))?;
             to.add(column(&all, |change| change.work.title.as_ref().map(|title| &*title.0)))?;
@@ -212,7 +212,6 @@ impl Postgres {
             to.add(column(&all, |change| change.work.completion as i16))?;
             to.add(column(&all, |change| change.work.always))?;
             to.add(column(&all, |change| DateTime::<Utc>::from(change.work.at)))?;
-            to.add(issued(requests))?;
             if has_keys { add_keys(to, requests) } else { Ok(()) }
         });
         let text = &self.texts.change[waits as usize][usize::from(has_keys)];
@@ -226,10 +225,9 @@ impl Postgres {
     async fn remove(&self, link: &mut Link, requests: &[Request], waits: Waits) -> Result<Vec<Verdict>, Failed> {
         let all: Vec<&Remove> = requests.iter().filter_map(Request::as_remove).collect();
         let arguments = arguments(|to| {
-            to.add(owners(requests))?;
+            add_owners(to, requests)?;
             to.add(column(&all, |remove| remove.work.id.0))?;
             to.add(column(&all, |remove| expected(&remove.work.expected)))?;
-            to.add(issued(requests))?;
             to.add(column(&all, |remove| DateTime::<Utc>::from(remove.work.at)))
         });
         self.verdicts(link, &self.texts.remove[waits as usize], arguments, waits, all.len(), |row, n| {
@@ -313,13 +311,21 @@ fn stored(row: &PgRow, from: usize) -> Result<Option<Verdict>, Failed> {
     Ok(fingerprint.zip(answer).map(|(fingerprint, answer)| Verdict::Stored { fingerprint, answer }))
 }
 
-fn owners(set: &[Request]) -> Vec<&str> {
-    set.iter().map(|request| request.owner().id()).collect()
-}
-
-/// When the tokens of a set were issued.
-fn issued(set: &[Request]) -> Vec<i64> {
-    set.iter().map(|request| request.owner().issued_at_secs()).collect()
+/// The owners of a set, the places of the requests among those of their owners, when the tokens were issued, and the owners once
+/// each, in order.
+fn add_owners(to: &mut PgArguments, set: &[Request]) -> Result<(), sqlx::error::BoxDynError> {
+    let owners: Vec<&str> = set.iter().map(|request| request.owner().id()).collect();
+    let mut counts = BTreeMap::new();
+    let mut places = Vec::with_capacity(set.len());
+    for owner in &owners {
+        let count = counts.entry(*owner).or_insert(0_i64);
+        *count += 1;
+        places.push(*count);
+    }
+    to.add(owners)?;
+    to.add(places)?;
+    to.add(set.iter().map(|request| request.owner().issued_at_secs()).collect::<Vec<_>>())?;
+    to.add(counts.into_keys().collect::<Vec<_>>())
 }
 
 fn have_keys(set: &[Request]) -> bool {
