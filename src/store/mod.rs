@@ -62,7 +62,7 @@ pub use migrations::{Loss, Step};
 use pages::Pages;
 pub use person::{BATCH, Belongings};
 use postgres::Postgres;
-use queue::Queue;
+use queue::{Policy, Queue};
 pub(crate) use readiness::NOT_MIGRATED;
 use readiness::{GONE, LastUse, Probe};
 pub use request::{Listed, Outcome, Page};
@@ -129,13 +129,14 @@ impl Store {
         let mut tasks = JoinSet::new();
         let queue = match (&upkeep.pooler, &upkeep.sessions, &upkeep.file) {
             (Some(check), Some(sessions), _) => {
-                let queue = Queue::new(postgres::lanes(connections, single_owner), single_owner, patience);
+                let policy = Policy { single_owner, large: !single_owner };
+                let queue = Queue::new(postgres::lanes(connections, single_owner), policy, patience);
                 Postgres::new(Arc::clone(sessions), Arc::clone(check), Arc::clone(&queue), patience, settings.sets)
                     .start(&mut tasks);
                 queue
             }
             (_, _, Some(file)) => {
-                let queue = Queue::new(sqlite::lanes(connections), single_owner, patience);
+                let queue = Queue::new(sqlite::lanes(connections), Policy { single_owner, large: false }, patience);
                 Sqlite::new(Arc::clone(file), Arc::clone(&queue), patience).start(&mut tasks);
                 queue
             }

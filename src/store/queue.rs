@@ -1,8 +1,8 @@
 //! Natural batching: what arrives while the database is busy travels together in the next statement.
 //!
 //! Requests wait in lines, a line for each kind and in it a queue for each owner. The lanes, of which each has a connection,
-//! take sets from them: one that finds requests takes what is there, at once, and nobody waits for a timer. A request that
-//! meets an idle lane goes alone.
+//! take sets from them: one that finds requests takes what is there, and what is being read from sockets just then. Nobody
+//! waits for a timer, or for somebody who has sent nothing yet. A request that meets an idle lane goes alone.
 //!
 //! What it guarantees: a set holds requests of one kind. Owners take turns, request by request, so that nobody gets ahead by
 //! asking more. While a set that writes is under way, no other has requests of the same owners: one server's writes for
@@ -17,7 +17,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::{sync::Notify, task::yield_now};
+use tokio::{sync::Notify, task::yield_now, time::timeout};
 
 use super::{
     measured::Measured,
@@ -30,6 +30,14 @@ use crate::{auth::Owner, problem::Fault};
 const MAX_SET: usize = 64;
 /// The most rows that the requests of one set may ask for, beside the first one's.
 const MAX_ROWS: usize = 1024;
+/// How often a lane looks whether more has been read from the sockets, as long as there is more each time. Those who were answered
+/// by the set before ask again just then.
+const MAX_LOOKS: usize = 8;
+/// A database whose quickest sets take less is near: what they take is processor time, and several beside each other take more of it
+/// than one large one. So requests wait for the set of their sort (reads or writes) that is under way, or until they fill one.
+const NEAR: Duration = Duration::from_millis(5);
+/// They do not wait longer than that: what is under way may hang.
+const PROMPT: Duration = Duration::from_millis(50);
 /// The most requests that wait. What comes then is refused.
 const MAX_WAITING: usize = 10_000;
 
@@ -51,16 +59,52 @@ impl Roles {
     }
 }
 
+/// What sets are made of, and when.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Policy {
+    /// Whether a set has requests of one owner only.
+    pub(super) single_owner: bool,
+    /// Whether many requests that are under way have the next ones wait, so that sets are large.
+    pub(super) large: bool,
+}
+
 /// The requests that wait, and the lanes that serve them.
 #[derive(Debug)]
 pub(super) struct Queue {
     state: Mutex<State>,
-    lanes: Vec<(Roles, Notify)>,
-    /// Whether a set has requests of one owner only.
-    single_owner: bool,
+    lanes: Vec<Lane>,
+    policy: Policy,
     /// How long a request waits for its turn.
     patience: Duration,
     pub(super) measured: Measured,
+}
+
+#[derive(Debug)]
+struct Lane {
+    roles: Roles,
+    work: Notify,
+}
+
+#[derive(Debug, Default)]
+struct LaneState {
+    activity: Activity,
+    /// The kind whose turn it is.
+    turn: usize,
+}
+
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Activity {
+    /// Has something else to do.
+    #[default]
+    Away,
+    /// Is about to take what waits.
+    Looks,
+    /// Waits for work.
+    Idle,
+    /// Waits for others to serve what is there, and looks again soon.
+    Watches,
+    /// Serves a set.
+    Serves { since: Instant, kind: Kind },
 }
 
 #[derive(Debug, Default)]
@@ -71,11 +115,9 @@ struct State {
     places: Places,
     /// How many sets are under way for each machine, by the sort of the lanes that serve them.
     under_way: HashMap<(Roles, i32), usize>,
-    /// The lanes that wait for work.
-    idle: Vec<usize>,
-    waiting: usize,
-    /// The kind whose turn it is.
-    turn: usize,
+    lanes: Vec<LaneState>,
+    /// How long the quickest of the last sets took, of those that read and of those that write.
+    quickest: [Duration; 2],
     is_closed: bool,
 }
 
@@ -85,6 +127,9 @@ struct Line {
     requests: HashMap<Owner, VecDeque<Request>>,
     /// The owners who have any, in turn.
     turns: VecDeque<Owner>,
+    /// How many requests there are, and how many rows they may ask for.
+    count: usize,
+    rows: usize,
 }
 
 /// A set of requests that a lane has taken. When it is dropped, its owners' next ones can be taken.
@@ -97,12 +142,15 @@ pub(super) struct Taken {
     /// The sort of the lane that has it, and the machine that it is for.
     place: Option<(Roles, i32)>,
     since: Instant,
+    lane: usize,
 }
 
 impl Queue {
-    pub(super) fn new(lanes: impl IntoIterator<Item = Roles>, single_owner: bool, patience: Duration) -> Arc<Self> {
-        let lanes = lanes.into_iter().map(|roles| (roles, Notify::new())).collect();
-        Arc::new(Self { state: Mutex::default(), lanes, single_owner, patience, measured: Measured::default() })
+    pub(super) fn new(lanes: impl IntoIterator<Item = Roles>, policy: Policy, patience: Duration) -> Arc<Self> {
+        let lanes: Vec<_> = lanes.into_iter().map(|roles| Lane { roles, work: Notify::new() }).collect();
+        let states = lanes.iter().map(|_| LaneState::default()).collect();
+        let state = Mutex::new(State { lanes: states, ..State::default() });
+        Arc::new(Self { state, lanes, policy, patience, measured: Measured::default() })
     }
 
     /// Says on which machines the owners are.
@@ -112,7 +160,7 @@ impl Queue {
 
     /// How many requests wait.
     pub(super) fn waiting(&self) -> usize {
-        self.state().waiting
+        self.state().waiting(|_| true)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -131,7 +179,7 @@ impl Queue {
 
     fn enqueue(&self, kind: Kind, request: Request) {
         let mut state = self.state();
-        if state.is_closed || state.waiting >= MAX_WAITING {
+        if state.is_closed || state.waiting(|_| true) >= MAX_WAITING {
             drop(state);
             return request.fail(super::closed());
         }
@@ -139,21 +187,56 @@ impl Queue {
         self.wake(&mut state, kind);
     }
 
-    /// Wakes the first idle lane that takes this kind: few lanes make large sets.
+    /// Wakes the first idle lane that takes this kind: to serve, or to watch those that serve. It need not if one is about to look.
     fn wake(&self, state: &mut State, kind: Kind) {
-        let first = state.idle.iter().enumerate().filter(|(_, lane)| self.lanes[**lane].0.has(kind));
-        if let Some((at, lane)) = first.min_by_key(|(_, lane)| **lane).map(|(at, lane)| (at, *lane)) {
-            state.idle.swap_remove(at);
-            self.lanes[lane].1.notify_one();
+        let find = |state: &State, activities: &[Activity]| {
+            let lanes = self.lanes.iter().zip(&state.lanes);
+            lanes.into_iter().position(|(lane, state)| lane.roles.has(kind) && activities.contains(&state.activity))
+        };
+        if find(state, &[Activity::Looks]).is_some() {
+            return;
         }
+        let found = if self.is_worth_a_set(state, kind) {
+            find(state, &[Activity::Idle, Activity::Watches])
+        } else if find(state, &[Activity::Watches]).is_none() {
+            find(state, &[Activity::Idle])
+        } else {
+            None
+        };
+        if let Some(at) = found {
+            state.lanes[at].activity = Activity::Looks;
+            self.lanes[at].work.notify_one();
+        }
+    }
+
+    /// Wakes lanes for those of these kinds of which there are requests.
+    fn wake_for(&self, state: &mut State, kinds: impl Fn(Kind) -> bool) {
+        for kind in Kind::ALL.into_iter().filter(|kind| kinds(*kind)) {
+            if state.lines[kind as usize].count > 0 {
+                self.wake(state, kind);
+            }
+        }
+    }
+
+    /// Whether what waits of this kind is to have a set of its own, beside those that are under way.
+    fn is_worth_a_set(&self, state: &State, kind: Kind) -> bool {
+        let sort = |other: Kind| other != Kind::Patient && other.writes() == kind.writes();
+        let is_under_way = |lane: &LaneState| matches!(lane.activity, Activity::Serves { since, kind } if sort(kind) && since.elapsed() < PROMPT);
+        kind == Kind::Patient
+            || !self.policy.large
+            || state.quickest[usize::from(kind.writes())] >= NEAR
+            || !state.lanes.iter().any(is_under_way)
+            || state.waiting(sort) >= MAX_SET
+            || state.rows(sort) >= MAX_ROWS / 2
     }
 
     /// The next set for this lane. Waits for one; there is none any more when the queue has been closed.
     pub(super) async fn take(self: &Arc<Self>, lane: usize) -> Option<Taken> {
+        let Lane { roles, work } = &self.lanes[lane];
         loop {
-            // Whoever has just been read from a socket comes along.
-            yield_now().await;
-            {
+            self.state().lanes[lane].activity = Activity::Looks;
+            self.gather(*roles).await;
+            let watches = {
                 let mut state = self.state();
                 if let Some(taken) = self.pick(&mut state, lane) {
                     return Some(taken);
@@ -161,11 +244,29 @@ impl Queue {
                 if state.is_closed {
                     return None;
                 }
-                if !state.idle.contains(&lane) {
-                    state.idle.push(lane);
-                }
+                let watches = state.waiting(|kind| roles.has(kind)) > 0;
+                state.lanes[lane].activity = if watches { Activity::Watches } else { Activity::Idle };
+                watches
+            };
+            if watches {
+                // Whether it was woken makes no difference.
+                let _ = timeout(PROMPT, work.notified()).await;
+            } else {
+                work.notified().await;
             }
-            self.lanes[lane].1.notified().await;
+        }
+    }
+
+    /// Lets whoever is just being read from a socket come along.
+    async fn gather(&self, roles: Roles) {
+        let mut before = 0;
+        for _ in 0..MAX_LOOKS {
+            yield_now().await;
+            let now = self.state().waiting(|kind| roles.has(kind));
+            if now == before || now >= MAX_SET {
+                return;
+            }
+            before = now;
         }
     }
 
@@ -175,15 +276,18 @@ impl Queue {
     }
 
     fn pick(self: &Arc<Self>, state: &mut State, lane: usize) -> Option<Taken> {
-        let roles = self.lanes[lane].0;
+        let roles = self.lanes[lane].roles;
         let kinds = Kind::ALL.len();
-        let turn = state.turn;
+        let turn = state.lanes[lane].turn;
         let (kind, requests) = (0..kinds)
             .map(|step| Kind::ALL[(turn + step) % kinds])
             .filter(|kind| roles.has(*kind))
-            .find_map(|kind| self.set(state, kind, roles).map(|set| (kind, set)))?;
-        state.turn = (kind as usize + 1) % kinds;
-        state.waiting -= requests.len();
+            .find_map(|kind| {
+                let set = if self.is_worth_a_set(state, kind) { self.set(state, kind, roles) } else { None };
+                set.map(|set| (kind, set))
+            })?;
+        let since = self.measured.taken(kind, &requests);
+        state.lanes[lane] = LaneState { activity: Activity::Serves { since, kind }, turn: (kind as usize + 1) % kinds };
         let mut writers: Vec<Owner> = Vec::new();
         if kind.writes() {
             for request in &requests {
@@ -193,26 +297,23 @@ impl Queue {
             }
         }
         let machine =
-            requests.first().filter(|_| self.single_owner).and_then(|first| state.places.of(first.owner().id()));
+            requests.first().filter(|_| self.policy.single_owner).and_then(|first| state.places.of(first.owner().id()));
         let place = machine.map(|machine| (roles, machine));
         if let Some(place) = place {
             *state.under_way.entry(place).or_default() += 1;
         }
-        // What did not fit in is for another lane.
-        if !state.lines[kind as usize].turns.is_empty() {
-            self.wake(state, kind);
-        }
-        let since = self.measured.taken(kind, &requests);
-        Some(Taken { queue: Arc::clone(self), kind, requests, writers, place, since })
+        // What this one has left is for another lane.
+        self.wake_for(state, |kind| roles.has(kind));
+        Some(Taken { queue: Arc::clone(self), kind, requests, writers, place, since, lane })
     }
 
     /// A set of this kind, if there are requests that may be served now.
     fn set(&self, state: &mut State, kind: Kind, roles: Roles) -> Option<Vec<Request>> {
-        let State { lines, writing, places, under_way, waiting, .. } = state;
+        let State { lines, writing, places, under_way, .. } = state;
         // Half of the lanes of this sort.
         let share =
-            (!under_way.is_empty()).then(|| self.lanes.iter().filter(|lane| lane.0 == roles).count().div_ceil(2));
-        let Line { requests, turns } = &mut lines[kind as usize];
+            (!under_way.is_empty()).then(|| self.lanes.iter().filter(|lane| lane.roles == roles).count().div_ceil(2));
+        let Line { requests, turns, count, rows: all_rows } = &mut lines[kind as usize];
         let is_single = kind == Kind::Patient;
         let (mut set, mut rows) = (Vec::new(), 0);
         let mut subjects: HashSet<(Owner, Subject)> = HashSet::new();
@@ -221,7 +322,8 @@ impl Queue {
             && let Some(owner) = turns.pop_front()
         {
             let is_busy = kind.writes() && writing.contains(&owner);
-            let is_other = self.single_owner && set.first().is_some_and(|first: &Request| *first.owner() != owner);
+            let is_other =
+                self.policy.single_owner && set.first().is_some_and(|first: &Request| *first.owner() != owner);
             let queue = requests.get_mut(&owner).expect("who has a turn has a request");
             let is_crowded = share.is_some_and(|share| {
                 let sets = places.of(owner.id()).and_then(|machine| under_way.get(&(roles, machine)));
@@ -230,7 +332,8 @@ impl Queue {
             if is_crowded {
                 // They are not to take the room of others who wait, for as long as the machine hangs.
                 while let Some(late) = queue.pop_front_if(|request| self.is_late(request)) {
-                    *waiting -= 1;
+                    *count -= 1;
+                    *all_rows -= late.weight();
                     late.fail(Fault::Unavailable(cause("too many requests wait for this part of the database")));
                 }
                 if queue.is_empty() {
@@ -250,6 +353,8 @@ impl Queue {
             }
             subjects.extend(asks_about);
             rows += next.weight();
+            *count -= 1;
+            *all_rows -= next.weight();
             set.extend(queue.pop_front());
             if queue.is_empty() {
                 requests.remove(&owner);
@@ -283,26 +388,40 @@ impl Queue {
     pub(super) fn close(&self) {
         let mut state = self.state();
         state.is_closed = true;
-        state.waiting = 0;
-        let lines = state.lines.iter_mut().flat_map(|line| {
-            line.turns.clear();
-            line.requests.drain()
-        });
-        let left: Vec<Request> = lines.flat_map(|(_, requests)| requests).collect();
+        let lines = std::mem::take(&mut state.lines);
+        let left: Vec<Request> =
+            lines.into_iter().flat_map(|line| line.requests).flat_map(|(_, requests)| requests).collect();
         drop(state);
         for request in left {
             request.fail(super::closed());
         }
-        for (_, lane) in &self.lanes {
-            lane.notify_one();
+        for lane in &self.lanes {
+            lane.work.notify_one();
         }
     }
 }
 
 impl State {
+    /// How many requests of these kinds wait.
+    fn waiting(&self, kinds: impl Fn(Kind) -> bool) -> usize {
+        Kind::ALL.into_iter().filter(|kind| kinds(*kind)).map(|kind| self.lines[kind as usize].count).sum()
+    }
+
+    /// How many rows they may ask for.
+    fn rows(&self, kinds: impl Fn(Kind) -> bool) -> usize {
+        Kind::ALL.into_iter().filter(|kind| kinds(*kind)).map(|kind| self.lines[kind as usize].rows).sum()
+    }
+
+    /// A slower set counts a little, so that what was quick once is forgotten.
+    fn note(&mut self, kind: Kind, took: Duration) {
+        let quickest = &mut self.quickest[usize::from(kind.writes())];
+        *quickest = took.min(*quickest + *quickest / 16 + Duration::from_micros(10));
+    }
+
     fn enqueue(&mut self, kind: Kind, request: Request) {
-        self.waiting += 1;
-        let Line { requests, turns } = &mut self.lines[kind as usize];
+        let Line { requests, turns, count, rows } = &mut self.lines[kind as usize];
+        *count += 1;
+        *rows += request.weight();
         let owner = request.owner();
         if let Some(queue) = requests.get_mut(owner) {
             queue.push_back(request);
@@ -316,10 +435,9 @@ impl State {
 impl Drop for Taken {
     fn drop(&mut self) {
         self.queue.measured.done(self.kind, self.since);
-        if self.writers.is_empty() && self.place.is_none() {
-            return;
-        }
         let mut state = self.queue.state();
+        state.lanes[self.lane].activity = Activity::Away;
+        state.note(self.kind, self.since.elapsed());
         if let Some(place) = self.place
             && let Entry::Occupied(mut sets) = state.under_way.entry(place)
         {
@@ -331,12 +449,9 @@ impl Drop for Taken {
         for owner in self.writers.drain(..) {
             state.writing.remove(&owner);
         }
-        // Somebody may have waited for these owners, or for their machine.
-        for kind in Kind::ALL.into_iter().filter(|kind| kind.writes() || self.place.is_some()) {
-            if !state.lines[kind as usize].turns.is_empty() {
-                self.queue.wake(&mut state, kind);
-            }
-        }
+        // Somebody may have waited for these owners, or for their machine. The lane itself looks again anyway.
+        let roles = self.queue.lanes[self.lane].roles;
+        self.queue.wake_for(&mut state, |kind| !roles.has(kind) && (kind.writes() || self.place.is_some()));
     }
 }
 
@@ -351,7 +466,7 @@ mod tests {
         clock::Clock,
         config,
         problem::Fault,
-        store::request::{Alteration, Asked, Completion, Listing, Outcome},
+        store::request::{Alteration, Asked, Completion, Listing, Outcome, Removal},
         task::{ExpectedVersion, Task, TaskId, TaskStatus},
     };
 
@@ -369,7 +484,7 @@ mod tests {
 
     /// A queue before one lane that takes everything.
     fn queue(single_owner: bool) -> Arc<Queue> {
-        Queue::new([Roles::of(|_| true)], single_owner, Duration::from_secs(3))
+        Queue::new([Roles::of(|_| true)], Policy { single_owner, large: false }, Duration::from_secs(3))
     }
 
     fn get(queue: &Queue, owner: &Owner) -> oneshot::Receiver<Result<Task, Fault>> {
@@ -391,6 +506,13 @@ mod tests {
         };
         let (asked, answer) = Asked::new(owner.clone(), alteration);
         queue.push(Request::Change(asked));
+        answer
+    }
+
+    fn remove(queue: &Queue, owner: &Owner) -> oneshot::Receiver<Result<(), Fault>> {
+        let removal = Removal { id: Clock.new_task_id(), at: Clock.now(), expected: ExpectedVersion::Any };
+        let (asked, answer) = Asked::new(owner.clone(), removal);
+        queue.push(Request::Remove(asked));
         answer
     }
 
@@ -449,6 +571,84 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn each_lane_gives_each_kind_its_turn() {
+        let [ann, bob] = owners().await;
+        let roles = [Roles::of(|kind| !kind.writes()), Roles::of(Kind::writes)];
+        let queue = Queue::new(roles, Policy::default(), Duration::from_secs(3));
+        let (mut answers, mut kinds) = (Vec::new(), Vec::new());
+        for _ in 0..4 {
+            answers.push(get(&queue, &ann));
+            drop(queue.try_take(0).unwrap());
+            let (_changed, _deleted) = (toggle(&queue, &ann, Clock.new_task_id()), remove(&queue, &bob));
+            kinds.push(queue.try_take(1).unwrap().kind);
+        }
+        assert_eq!(
+            kinds,
+            [Kind::Change, Kind::Remove, Kind::Change, Kind::Remove],
+            "whatever others have read meanwhile"
+        );
+    }
+
+    #[tokio::test]
+    async fn beside_a_set_under_way_only_a_full_one_is_taken_from_a_database_that_is_near() {
+        let [ann, bob] = owners().await;
+        let policy = Policy { large: true, ..Policy::default() };
+        let queue = Queue::new([Roles::of(|_| true); 3], policy, Duration::from_secs(3));
+        let mut answers = vec![get(&queue, &ann)];
+        let first = queue.try_take(0).unwrap();
+        answers.push(get(&queue, &ann));
+        assert!(queue.try_take(1).is_none(), "it waits for the first");
+        let _change = toggle(&queue, &ann, Clock.new_task_id());
+        assert_eq!(queue.try_take(1).expect("writes don't wait for reads").kind, Kind::Change);
+        queue.hand_over(Request::Get(Asked::new(ann.clone(), Clock.new_task_id()).0));
+        let patient = queue.try_take(1).expect("who waits for a lock waits for nothing else");
+        let _change = toggle(&queue, &bob, Clock.new_task_id());
+        assert_eq!(queue.try_take(2).expect("nobody waits for who waits for a lock").kind, Kind::Change);
+        drop(patient);
+
+        answers.extend((1..MAX_SET).map(|_| get(&queue, &ann)));
+        let full = queue.try_take(1).unwrap();
+        assert_eq!(full.requests.len(), MAX_SET);
+        let listing = Listing { status: TaskStatus::All, after: None, limit: 512, callers: None, kept: None };
+        queue.push(Request::List(Asked::new(ann.clone(), listing).0));
+        assert!(queue.try_take(2).is_some(), "many rows are a full set, too");
+
+        answers.push(get(&queue, &ann));
+        assert!(queue.try_take(2).is_none(), "it waits for the others");
+        tokio::time::sleep(PROMPT).await;
+        assert!(queue.try_take(2).is_some(), "they may hang");
+
+        drop((first, full));
+        answers.extend([get(&queue, &ann), get(&queue, &ann)]);
+        for _ in 0..100 {
+            queue.state().note(Kind::Get, NEAR);
+        }
+        let _first = queue.try_take(0).unwrap();
+        answers.push(get(&queue, &ann));
+        assert!(
+            queue.try_take(1).is_some(),
+            "a database that is far away takes as long for two beside each other as for one"
+        );
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_a_set_that_hangs_is_served_soon() {
+        let [ann] = owners().await;
+        let policy = Policy { large: true, ..Policy::default() };
+        let queue = Queue::new([Roles::of(|_| true); 2], policy, Duration::from_secs(3));
+        let other = tokio::spawn({
+            let queue = Arc::clone(&queue);
+            async move { queue.take(1).await.map(|taken| taken.requests.len()) }
+        });
+        tokio::task::yield_now().await;
+        let mut answers = vec![get(&queue, &ann)];
+        let hangs = queue.try_take(0).unwrap();
+        answers.push(get(&queue, &ann));
+        assert_eq!(timeout(PROMPT * 10, other).await.expect("nobody else asks").unwrap(), Some(1));
+        drop(hangs);
+    }
+
+    #[tokio::test]
     async fn what_is_too_much_or_too_late_is_refused() {
         let [ann] = owners().await;
         let queue = queue(false);
@@ -473,7 +673,11 @@ mod tests {
             let is_near = places().of(owner.id()) == Some(1);
             if is_near { &mut near } else { &mut far }.push(owner);
         }
-        let queue = Queue::new([Roles::of(|_| true); 4], true, Duration::from_millis(50));
+        let queue = Queue::new(
+            [Roles::of(|_| true); 4],
+            Policy { single_owner: true, large: false },
+            Duration::from_millis(50),
+        );
         queue.set_places(places());
         let mut waiting: Vec<_> = near[..4].iter().map(|owner| get(&queue, owner)).collect();
         let [first, second] = [0, 1].map(|lane| queue.try_take(lane).unwrap());

@@ -271,12 +271,13 @@ fn fault(error: Error) -> Fault {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::queue::Policy;
 
     #[test]
     fn what_is_answered_is_on_the_disk_and_readers_only_read() {
         let folder = tempfile::tempdir().unwrap();
         let file = DatabaseFile::open(&folder.path().join("deep/er/tasks.db"), false).unwrap();
-        let queue = Queue::new(lanes(1), false, Duration::from_secs(3));
+        let queue = Queue::new(lanes(1), Policy::default(), Duration::from_secs(3));
         let sqlite = Sqlite::new(Arc::new(file), queue, Duration::from_millis(1234));
         for (writes, query_only) in [(true, "0"), (false, "1")] {
             let mut connection = None;
