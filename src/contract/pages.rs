@@ -2,8 +2,11 @@
 //!
 //! Nothing on them is fetched from elsewhere, and a policy in a header says so to the browser.
 
+use std::io::Read;
+
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
+use flate2::read::ZlibDecoder;
 use poem::http::HeaderValue;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -85,14 +88,19 @@ fn page(title: &str, body: &str) -> Page {
     Page { html: html.into(), policy: policy("'none'") }
 }
 
-/// Swagger UI with the document `json`, and the program and the style that poem-openapi has in its own page.
-pub(super) fn docs(json: &str, poems: &str, development: bool) -> Page {
-    let within = |element: &str| {
-        let (_, rest) =
-            poems.split_once(&format!("<{element} charset=\"UTF-8\">")).expect("poem-openapi's page has changed");
-        rest.split_once(&format!("</{element}>")).expect("an element ends").0
-    };
-    let (program, style) = (within("script"), within("style"));
+/// Swagger UI's program and style, packed.
+const PROGRAM: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/swagger-ui-bundle.js.zz"));
+const UI_STYLE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/swagger-ui.css.zz"));
+
+fn unpacked(packed: &[u8]) -> String {
+    let mut text = String::new();
+    ZlibDecoder::new(packed).read_to_string(&mut text).expect("the build has packed it");
+    text
+}
+
+/// Swagger UI with the document `json`.
+pub(super) fn docs(json: &str, development: bool) -> Page {
+    let (program, style) = (unpacked(PROGRAM), unpacked(UI_STYLE));
     let mode = if development { " data-mode=\"development\"" } else { "" };
     let document = if development { for_development(json) } else { json.to_owned() };
     let html = format!(
@@ -102,7 +110,7 @@ pub(super) fn docs(json: &str, poems: &str, development: bool) -> Page {
         document.replace("</", "<\\/"),
     );
     let hash = |script: &str| format!("'sha256-{}'", BASE64_STANDARD.encode(Sha256::digest(script)));
-    Page { html: html.into(), policy: policy(&format!("{} {}", hash(program), hash(START))) }
+    Page { html: html.into(), policy: policy(&format!("{} {}", hash(&program), hash(START))) }
 }
 
 /// The document with the user whose token `taskpact token` makes, and where to get it.

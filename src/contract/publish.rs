@@ -32,7 +32,7 @@ pub fn routes(contract: &Contract, development: bool) -> Route {
     // Larger than all the rest that a server keeps, so it is made when it is asked for first.
     let docs = LazyLock::new(move || {
         let json = str::from_utf8(&for_docs).expect("JSON is UTF-8");
-        pages::docs(json, &super::service().swagger_ui_html(), development)
+        pages::docs(json, development)
     });
     Route::new()
         .at("/", page(|_| Ok(shown(&pages::greeting(), ASK_AGAIN))))
