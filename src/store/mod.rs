@@ -129,14 +129,14 @@ impl Store {
         let mut tasks = JoinSet::new();
         let queue = match (&upkeep.pooler, &upkeep.sessions, &upkeep.file) {
             (Some(check), Some(sessions), _) => {
-                let policy = Policy { single_owner, large: !single_owner };
+                let policy = Policy { single_owner, waits: (!single_owner).then_some(queue::PROMPT) };
                 let queue = Queue::new(postgres::lanes(connections, single_owner), policy, patience);
                 Postgres::new(Arc::clone(sessions), Arc::clone(check), Arc::clone(&queue), patience, settings.sets)
                     .start(&mut tasks);
                 queue
             }
             (_, _, Some(file)) => {
-                let queue = Queue::new(sqlite::lanes(connections), Policy { single_owner, large: false }, patience);
+                let queue = Queue::new(sqlite::lanes(connections), Policy { single_owner, waits: None }, patience);
                 Sqlite::new(Arc::clone(file), Arc::clone(&queue), patience).start(&mut tasks);
                 queue
             }

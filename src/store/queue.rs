@@ -37,7 +37,7 @@ const MAX_LOOKS: usize = 8;
 /// than one large one. So requests wait for the set of their sort (reads or writes) that is under way, or until they fill one.
 const NEAR: Duration = Duration::from_millis(5);
 /// They do not wait longer than that: what is under way may hang.
-const PROMPT: Duration = Duration::from_millis(50);
+pub(super) const PROMPT: Duration = Duration::from_millis(50);
 /// The most requests that wait. What comes then is refused.
 const MAX_WAITING: usize = 10_000;
 
@@ -64,8 +64,8 @@ impl Roles {
 pub(super) struct Policy {
     /// Whether a set has requests of one owner only.
     pub(super) single_owner: bool,
-    /// Whether many requests that are under way have the next ones wait, so that sets are large.
-    pub(super) large: bool,
+    /// How long requests wait for a set of their sort that is under way, so that sets are large; if at all.
+    pub(super) waits: Option<Duration>,
 }
 
 /// The requests that wait, and the lanes that serve them.
@@ -143,6 +143,8 @@ pub(super) struct Taken {
     place: Option<(Roles, i32)>,
     since: Instant,
     lane: usize,
+    /// Whether the database was asked.
+    asked: bool,
 }
 
 impl Queue {
@@ -220,14 +222,16 @@ impl Queue {
 
     /// Whether what waits of this kind is to have a set of its own, beside those that are under way.
     fn is_worth_a_set(&self, state: &State, kind: Kind) -> bool {
+        let Some(limit) = self.policy.waits.filter(|_| kind != Kind::Patient) else { return true };
         let sort = |other: Kind| other != Kind::Patient && other.writes() == kind.writes();
-        let is_under_way = |lane: &LaneState| matches!(lane.activity, Activity::Serves { since, kind } if sort(kind) && since.elapsed() < PROMPT);
-        kind == Kind::Patient
-            || !self.policy.large
-            || state.quickest[usize::from(kind.writes())] >= NEAR
+        let is_under_way = |lane: &LaneState| matches!(lane.activity, Activity::Serves { since, kind } if sort(kind) && since.elapsed() < limit);
+        let Line { requests, turns, .. } = &state.lines[kind as usize];
+        let first = turns.front().and_then(|owner| requests.get(owner)?.front());
+        state.quickest[usize::from(kind.writes())] >= NEAR
             || !state.lanes.iter().any(is_under_way)
             || state.waiting(sort) >= MAX_SET
             || state.rows(sort) >= MAX_ROWS / 2
+            || first.is_some_and(|first| first.since().elapsed() >= limit)
     }
 
     /// The next set for this lane. Waits for one; there is none any more when the queue has been closed.
@@ -250,7 +254,7 @@ impl Queue {
             };
             if watches {
                 // Whether it was woken makes no difference.
-                let _ = timeout(PROMPT, work.notified()).await;
+                let _ = timeout(self.policy.waits.unwrap_or(PROMPT), work.notified()).await;
             } else {
                 work.notified().await;
             }
@@ -304,7 +308,7 @@ impl Queue {
         }
         // What this one has left is for another lane.
         self.wake_for(state, |kind| roles.has(kind));
-        Some(Taken { queue: Arc::clone(self), kind, requests, writers, place, since, lane })
+        Some(Taken { queue: Arc::clone(self), kind, requests, writers, place, since, lane, asked: true })
     }
 
     /// A set of this kind, if there are requests that may be served now.
@@ -432,12 +436,21 @@ impl State {
     }
 }
 
+impl Taken {
+    /// Says that nobody waited for it any more, so that the database was not asked.
+    pub(super) fn asks_nothing(&mut self) {
+        self.asked = false;
+    }
+}
+
 impl Drop for Taken {
     fn drop(&mut self) {
         self.queue.measured.done(self.kind, self.since);
         let mut state = self.queue.state();
         state.lanes[self.lane].activity = Activity::Away;
-        state.note(self.kind, self.since.elapsed());
+        if self.asked {
+            state.note(self.kind, self.since.elapsed());
+        }
         if let Some(place) = self.place
             && let Entry::Occupied(mut sets) = state.under_way.entry(place)
         {
@@ -446,12 +459,13 @@ impl Drop for Taken {
                 sets.remove();
             }
         }
+        let has_written = !self.writers.is_empty();
         for owner in self.writers.drain(..) {
             state.writing.remove(&owner);
         }
-        // Somebody may have waited for these owners, or for their machine. The lane itself looks again anyway.
+        // Somebody who waits for another sort of lane may have waited for these owners. The lane itself looks again anyway.
         let roles = self.queue.lanes[self.lane].roles;
-        self.queue.wake_for(&mut state, |kind| !roles.has(kind) && (kind.writes() || self.place.is_some()));
+        self.queue.wake_for(&mut state, |kind| has_written && kind.writes() && !roles.has(kind));
     }
 }
 
@@ -484,7 +498,7 @@ mod tests {
 
     /// A queue before one lane that takes everything.
     fn queue(single_owner: bool) -> Arc<Queue> {
-        Queue::new([Roles::of(|_| true)], Policy { single_owner, large: false }, Duration::from_secs(3))
+        Queue::new([Roles::of(|_| true)], Policy { single_owner, waits: None }, Duration::from_secs(3))
     }
 
     fn get(queue: &Queue, owner: &Owner) -> oneshot::Receiver<Result<Task, Fault>> {
@@ -592,7 +606,8 @@ mod tests {
     #[tokio::test]
     async fn beside_a_set_under_way_only_a_full_one_is_taken_from_a_database_that_is_near() {
         let [ann, bob] = owners().await;
-        let policy = Policy { large: true, ..Policy::default() };
+        let limit = Duration::from_millis(500);
+        let policy = Policy { waits: Some(limit), ..Policy::default() };
         let queue = Queue::new([Roles::of(|_| true); 3], policy, Duration::from_secs(3));
         let mut answers = vec![get(&queue, &ann)];
         let first = queue.try_take(0).unwrap();
@@ -615,7 +630,7 @@ mod tests {
 
         answers.push(get(&queue, &ann));
         assert!(queue.try_take(2).is_none(), "it waits for the others");
-        tokio::time::sleep(PROMPT).await;
+        tokio::time::sleep(limit).await;
         assert!(queue.try_take(2).is_some(), "they may hang");
 
         drop((first, full));
@@ -632,9 +647,29 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn nobody_waits_longer_for_one_quick_set_after_the_other() {
+        let [ann] = owners().await;
+        let limit = Duration::from_millis(500);
+        let policy = Policy { waits: Some(limit), ..Policy::default() };
+        let roles = [Roles::of(|kind| kind == Kind::Get), Roles::of(|kind| kind == Kind::ListAll)];
+        let queue = Queue::new(roles, policy, Duration::from_secs(3));
+        let mut answers = vec![get(&queue, &ann)];
+        let first = queue.try_take(0).unwrap();
+        let listing = Listing { status: TaskStatus::All, after: None, limit: 20, callers: None, kept: None };
+        queue.push(Request::List(Asked::new(ann.clone(), listing).0));
+        assert!(queue.try_take(1).is_none(), "it waits for the first");
+        tokio::time::sleep(limit).await;
+        drop(first);
+        answers.push(get(&queue, &ann));
+        let _second = queue.try_take(0).unwrap();
+        assert!(queue.try_take(1).is_some(), "it has waited long enough");
+    }
+
+    #[tokio::test]
     async fn who_waits_for_a_set_that_hangs_is_served_soon() {
         let [ann] = owners().await;
-        let policy = Policy { large: true, ..Policy::default() };
+        let limit = Duration::from_millis(500);
+        let policy = Policy { waits: Some(limit), ..Policy::default() };
         let queue = Queue::new([Roles::of(|_| true); 2], policy, Duration::from_secs(3));
         let other = tokio::spawn({
             let queue = Arc::clone(&queue);
@@ -644,7 +679,7 @@ mod tests {
         let mut answers = vec![get(&queue, &ann)];
         let hangs = queue.try_take(0).unwrap();
         answers.push(get(&queue, &ann));
-        assert_eq!(timeout(PROMPT * 10, other).await.expect("nobody else asks").unwrap(), Some(1));
+        assert_eq!(timeout(limit * 10, other).await.expect("nobody else asks").unwrap(), Some(1));
         drop(hangs);
     }
 
@@ -673,11 +708,8 @@ mod tests {
             let is_near = places().of(owner.id()) == Some(1);
             if is_near { &mut near } else { &mut far }.push(owner);
         }
-        let queue = Queue::new(
-            [Roles::of(|_| true); 4],
-            Policy { single_owner: true, large: false },
-            Duration::from_millis(50),
-        );
+        let queue =
+            Queue::new([Roles::of(|_| true); 4], Policy { single_owner: true, waits: None }, Duration::from_millis(50));
         queue.set_places(places());
         let mut waiting: Vec<_> = near[..4].iter().map(|owner| get(&queue, owner)).collect();
         let [first, second] = [0, 1].map(|lane| queue.try_take(lane).unwrap());

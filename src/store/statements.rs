@@ -300,13 +300,13 @@ pub(super) mod outcome {
 }
 
 /// The tasks of the set that are to be changed, locked, and the revisions that they are to have. What is locked already, or
-/// blocked, is left out.
+/// blocked, is left out. The look-up depends on the owner, so that the owner is locked first.
 fn targets(columns_of_input: &str, condition: &str, sets: Sets) -> String {
     format!(
         "target as materialized ( \
            select i.n, i.expected{columns_of_input}, o.revision + i.place as new_revision, t.* \
            from input i join owner o on o.id = i.user_id cross join lateral ( \
-             select {} from tasks t where t.user_id = i.user_id and t.id = i.id{} for update skip locked \
+             select {} from tasks t where t.user_id = o.id and t.id = i.id{} for update skip locked \
            ) t where ({IS_BLOCKED_NOW}) is not true {condition} \
          )",
         columns("t"),

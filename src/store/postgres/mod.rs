@@ -196,8 +196,11 @@ impl Postgres {
             for late in requests.extract_if(.., |request| request.since().elapsed() > self.patience) {
                 late.fail(Fault::Unavailable(self.why_late()));
             }
+            if requests.is_empty() {
+                taken.asks_nothing();
+                continue;
+            }
             match taken.kind {
-                _ if requests.is_empty() => {}
                 Kind::Get | Kind::ListAll | Kind::ListPending | Kind::ListCompleted | Kind::Changes => {
                     self.read(&mut link, taken.kind, requests).await;
                 }
