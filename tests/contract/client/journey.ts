@@ -257,8 +257,9 @@ export const steps: Record<string, (world: World) => Promise<void>> = {
       same(answers.map(({ response }) => response.status), [200, 200, 201], "the answers");
     });
     same(asked, 2, "how often was asked for a token");
-    // 304 is for the cache of the browser.
-    const served = met.filter((one) => !one.endsWith(" 401")).map((one) => one.replace("304", "200"));
+    // 304 is for the cache of the browser, which may have the list with the task already, or without it.
+    const of200 = (requests: string[]) => requests.map((one) => one.replace("304", "200"));
+    const served = of200(met.filter((one) => !one.endsWith(" 401")));
     same(served.sort(), ["createTask 201", "listTasks 200", "listTasks 200"], "what was served");
     client.forgetToken();
     const refused = await reached(world, async () => {
@@ -268,7 +269,7 @@ export const steps: Record<string, (world: World) => Promise<void>> = {
     same(asked, 4, "how often was asked when the second is refused, too");
     same(refused, ["listTasks 401", "listTasks 401"], "what reached the server");
     tokens.push(await world.token(user, "2h"));
-    same(await reached(world, () => client.list()), ["listTasks 200"], "what reached the server after that");
+    same(of200(await reached(world, () => client.list())), ["listTasks 200"], "what reached the server after that");
 
     // Of a fixed token there is no other, and without a session there is none.
     const fixed = createTaskpact({ baseUrl: world.url, userId: user, token: await world.staleToken(user) });
