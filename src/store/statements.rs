@@ -299,12 +299,15 @@ pub(super) mod outcome {
     pub(in crate::store) const BLOCKED: i16 = 6;
 }
 
-/// The tasks of the set that are to be changed, locked, and the revisions that they are to have. What is locked already, or
-/// blocked, is left out. The look-up depends on the owner, so that the owner is locked first.
+/// The tasks of the set that are to be changed, locked, whether they are of the expected version, and the revisions that they are to
+/// have. What is locked already, or blocked, is left out. The look-up depends on the owner, so that the owner is locked first.
+///
+/// Citus refuses to read an array's text in the statement that changes, hence the first of these.
 fn targets(columns_of_input: &str, condition: &str, sets: Sets) -> String {
     format!(
         "target as materialized ( \
-           select i.n, i.expected{columns_of_input}, o.revision + i.place as new_revision, t.* \
+           select i.n, i.expected is null or t.version = any (i.expected::int[]) as is_expected{columns_of_input}, \
+                  o.revision + i.place as new_revision, t.* \
            from input i join owner o on o.id = i.user_id cross join lateral ( \
              select {} from tasks t where t.user_id = o.id and t.id = i.id{} for update skip locked \
            ) t where ({IS_BLOCKED_NOW}) is not true {condition} \
@@ -313,8 +316,6 @@ fn targets(columns_of_input: &str, condition: &str, sets: Sets) -> String {
         mine(sets, "t.user_id")
     )
 }
-
-const IS_EXPECTED: &str = "(m.expected is null or m.version = any (m.expected::int[]))";
 
 fn decided(done: &str, stored: &str, sets: Sets) -> String {
     use outcome::{BLOCKED, DONE, LOCKED, MISMATCH, MISSING, STORED};
@@ -392,7 +393,7 @@ pub(super) fn change(waits: Waits, has_keys: bool, sets: Sets) -> String {
              updated_at = case when m.changes then greatest(t.updated_at, m.at) else t.updated_at end, \
              version = t.version + m.changes::int, \
              revision = case when m.changes then m.new_revision else t.revision end \
-           from target m where t.user_id = m.user_id and t.id = m.id{my_tasks} and {IS_EXPECTED} \
+           from target m where t.user_id = m.user_id and t.id = m.id{my_tasks} and m.is_expected \
            returning m.n, m.changes, t.revision{returned_key}, {of_changed} \
          ), {bumped}{keyed} \
          select i.n, {outcome} as outcome, {of_task}, {of_stored} \
@@ -433,7 +434,7 @@ fn remove_and(noted: &str, returned: &str, waits: Waits, sets: Sets) -> String {
     format!(
         "with {input}, {owners}, {targets}, gone as ( \
            delete from tasks t using target m \
-           where t.user_id = m.user_id and t.id = m.id{my_tasks} and {IS_EXPECTED} \
+           where t.user_id = m.user_id and t.id = m.id{my_tasks} and m.is_expected \
            returning m.n, m.user_id, m.id, m.new_revision as revision, m.at \
          ), {bumped}{noted} \
          select i.n, {outcome} as outcome, {of_target}{returned} \
