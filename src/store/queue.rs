@@ -2,7 +2,8 @@
 //!
 //! Requests wait in lines, a line for each kind and in it a queue for each owner. The lanes, of which each has a connection,
 //! take sets from them: one that finds requests takes what is there, and what is being read from sockets just then. Nobody
-//! waits for a timer, or for somebody who has sent nothing yet. A request that meets an idle lane goes alone.
+//! waits for somebody who has sent nothing yet. A request that meets no other goes alone and at once; where the database is
+//! near ([`NEAR`]), one that comes while a set is under way waits for that, but not for long ([`PROMPT`]).
 //!
 //! What it guarantees: a set holds requests of one kind. Owners take turns, request by request, so that nobody gets ahead by
 //! asking more. While a set that writes is under way, no other has requests of the same owners: one server's writes for
@@ -192,8 +193,8 @@ impl Queue {
     /// Wakes the first idle lane that takes this kind: to serve, or to watch those that serve. It need not if one is about to look.
     fn wake(&self, state: &mut State, kind: Kind) {
         let find = |state: &State, activities: &[Activity]| {
-            let lanes = self.lanes.iter().zip(&state.lanes);
-            lanes.into_iter().position(|(lane, state)| lane.roles.has(kind) && activities.contains(&state.activity))
+            let mut lanes = self.lanes.iter().zip(&state.lanes);
+            lanes.position(|(lane, state)| lane.roles.has(kind) && activities.contains(&state.activity))
         };
         if find(state, &[Activity::Looks]).is_some() {
             return;
@@ -224,7 +225,10 @@ impl Queue {
     fn is_worth_a_set(&self, state: &State, kind: Kind) -> bool {
         let Some(limit) = self.policy.waits.filter(|_| kind != Kind::Patient) else { return true };
         let sort = |other: Kind| other != Kind::Patient && other.writes() == kind.writes();
-        let is_under_way = |lane: &LaneState| matches!(lane.activity, Activity::Serves { since, kind } if sort(kind) && since.elapsed() < limit);
+        let is_under_way = |lane: &LaneState| match lane.activity {
+            Activity::Serves { since, kind } => sort(kind) && since.elapsed() < limit,
+            _ => false,
+        };
         let Line { requests, turns, .. } = &state.lines[kind as usize];
         let first = turns.front().and_then(|owner| requests.get(owner)?.front());
         state.quickest[usize::from(kind.writes())] >= NEAR
@@ -638,6 +642,10 @@ mod tests {
         for _ in 0..100 {
             queue.state().note(Kind::Get, NEAR);
         }
+        let mut hung_up = queue.try_take(0).unwrap();
+        hung_up.asks_nothing();
+        drop(hung_up);
+        answers.push(get(&queue, &ann));
         let _first = queue.try_take(0).unwrap();
         answers.push(get(&queue, &ann));
         assert!(
